@@ -1,0 +1,47 @@
+//===- AttentionOps.td - Attention and rotary embedding ---------*- tablegen -*-===//
+#ifndef DSHARD_DIALECT_DSHARD_IR_ATTENTIONOPS_TD
+#define DSHARD_DIALECT_DSHARD_IR_ATTENTIONOPS_TD
+
+include "dshard/Dialect/DShard/IR/DShardOpBase.td"
+
+def DShard_AttentionOp : DShard_ComputeOp<"attention",
+    (ins DShard_Tensor:$query, DShard_Tensor:$key, DShard_Tensor:$value,
+         Optional<DShard_Tensor>:$key_padding,
+         F64Attr:$scale, UnitAttr:$causal, DefaultValuedAttr<I64Attr, "0">:$offset,
+         DefaultValuedAttr<I64Attr, "-1">:$window, DefaultValuedAttr<F64Attr, "0.0">:$softcap,
+         DefaultValuedAttr<DShard_FullyMaskedAttr, "::mlir::dshard::FullyMasked::zero">:$fully_masked),
+    (outs DShard_Tensor:$result, DShard_Tensor:$log_sum_exp), [],
+    [], ["decompose"], ["getFlops"]> {
+  let summary = "scaled dot-product attention that never forms the scores";
+  let description = [{
+    query [B,H,S,D], key [B,Hkv,T,D], value [B,Hkv,T,Dv] -> result [B,H,S,Dv] and
+    log_sum_exp [B,H,S] f32 (natural log of the sum of exp of the scaled, masked
+    scores). Query head h reads KV head h / (H / Hkv).
+    key_padding [B,T] i1: true where a key may be attended.
+    causal: query i attends key j <= i + offset. window >= 0: and j > i + offset - window.
+    softcap c > 0: score = c tanh(score / c).
+    fully_masked: a row that attends nothing is zero, or the mean of value over
+    all T keys (uniform: what adding a finite mask value gives).
+
+    **Constraints**
+    - (attention_c1) ranks 4; B, T, D agree; Hkv divides H.
+    - (attention_c2) key_padding is [B,T] of i1.
+    - (attention_c3) log_sum_exp is [B,H,S] of f32.
+  }];
+}
+
+def DShard_RotaryOp : DShard_ComputeOp<"rotary",
+    (ins DShard_Tensor:$input, DShard_Tensor:$cos, DShard_Tensor:$sin, UnitAttr:$interleaved),
+    (outs DShard_Tensor:$result), [], [], ["decompose"]> {
+  let summary = "rotate pairs of the last dim (rotary position embedding)";
+  let description = [{
+    input [B,H,S,D]; cos, sin [B or 1, S, D/2]. Halves style: pairs (i, i + D/2);
+    interleaved: pairs (2i, 2i + 1). (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin).
+    Source: Su et al., RoFormer, arXiv 2104.09864.
+
+    **Constraints**
+    - (rotary_c1) D is even and twice the last dim of cos and sin; S agrees.
+  }];
+}
+
+#endif

@@ -1,0 +1,41 @@
+//===- DShardAttrs.h - Mesh, axes, shardings --------------------*- C++ -*-===//
+#ifndef DSHARD_DIALECT_DSHARD_IR_DSHARDATTRS_H
+#define DSHARD_DIALECT_DSHARD_IR_DSHARDATTRS_H
+
+#include "mlir/IR/Attributes.h"
+#include "mlir/IR/BuiltinAttributes.h"
+#include "mlir/IR/BuiltinTypes.h"
+#include "mlir/IR/Dialect.h"
+#include "mlir/IR/OpImplementation.h"
+
+#include "dshard/Dialect/DShard/IR/DShardDialect.h.inc"
+#include "dshard/Dialect/DShard/IR/DShardEnums.h.inc"
+
+#define GET_ATTRDEF_CLASSES
+#include "dshard/Dialect/DShard/IR/DShardAttrs.h.inc"
+
+namespace mlir::dshard {
+
+/// Names of the discardable attributes, in one place.
+inline constexpr llvm::StringLiteral meshAttrName = "dshard.mesh";
+inline constexpr llvm::StringLiteral phaseAttrName = "dshard.phase";
+inline constexpr llvm::StringLiteral shardingAttrName = "dshard.sharding";
+inline constexpr llvm::StringLiteral shardingsAttrName = "dshard.shardings";
+inline constexpr llvm::StringLiteral roleAttrName = "dshard.role";
+inline constexpr llvm::StringLiteral weightAttrName = "dshard.weight";
+inline constexpr llvm::StringLiteral globalAttrName = "dshard.global";
+inline constexpr llvm::StringLiteral stateAttrName = "dshard.state";
+inline constexpr llvm::StringLiteral nameAttrName = "dshard.name";
+inline constexpr llvm::StringLiteral dimNamesAttrName = "dshard.dim_names";
+inline constexpr llvm::StringLiteral originAttrName = "dshard.origin";
+inline constexpr llvm::StringLiteral spmdAttrName = "dshard.spmd";
+
+/// The module's mesh, or null.
+MeshAttr getMesh(Operation *op);
+/// The sharding of a value: of a function argument, or of an op's result; null if none.
+ShardingAttr getSharding(Value value);
+void setSharding(Value value, ShardingAttr sharding);
+
+} // namespace mlir::dshard
+
+#endif // DSHARD_DIALECT_DSHARD_IR_DSHARDATTRS_H

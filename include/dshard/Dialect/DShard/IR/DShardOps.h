@@ -1,0 +1,36 @@
+//===- DShardOps.h - The ops of the dshard dialect --------------*- C++ -*-===//
+#ifndef DSHARD_DIALECT_DSHARD_IR_DSHARDOPS_H
+#define DSHARD_DIALECT_DSHARD_IR_DSHARDOPS_H
+
+#include "dshard/Dialect/DShard/IR/DShardAttrs.h"
+#include "dshard/Dialect/DShard/IR/HostTensor.h"
+#include "dshard/Dialect/DShard/IR/ShardingRule.h"
+#include "mlir/Bytecode/BytecodeOpInterface.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/Interfaces/ControlFlowInterfaces.h"
+#include "mlir/Interfaces/InferTypeOpInterface.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
+
+#include "dshard/Dialect/DShard/IR/DShardInterfaces.h.inc"
+
+namespace mlir::dshard {
+
+/// Elementwise with numpy broadcasting: the rule comes from the shapes.
+template <typename ConcreteType>
+class Pointwise : public OpTrait::TraitBase<ConcreteType, Pointwise> {};
+
+LogicalResult verifyPointwise(Operation *op);
+LogicalResult
+evaluatePointwise(Operation *op, ArrayRef<HostTensor> operands,
+                  SmallVectorImpl<HostTensor> &results,
+                  llvm::function_ref<double(ArrayRef<double>)> apply);
+double divide(Operation *op, double x, double y);
+bool compare(ComparePredicate predicate, double x, double y);
+
+} // namespace mlir::dshard
+
+#define GET_OP_CLASSES
+#include "dshard/Dialect/DShard/IR/DShardOps.h.inc"
+
+#endif // DSHARD_DIALECT_DSHARD_IR_DSHARDOPS_H
