@@ -7,10 +7,3 @@ JOBS=${DSHARD_JOBS:-2}
 say() { printf '\n== %s\n' "$*"; }
 die() { printf '%s: error: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
 
-# configure PRESET: runs cmake only where there is no build folder yet.
-configure() {
-  local preset=$1 build=$2
-  if [ ! -f "$build/build.ninja" ]; then
-    (cd "$ROOT" && cmake --preset "$preset")
-  fi
-}
