@@ -1,0 +1,134 @@
+//===- Phases.cpp - What each phase runs, and why -------------------------===//
+
+#include "dshard/Pipelines/Pipelines.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
+
+using namespace mlir;
+using namespace mlir::dshard;
+
+static constexpr std::pair<Phase, llvm::StringLiteral> phaseNames[] = {
+    {Phase::import, "import"},     {Phase::graph, "graph"},
+    {Phase::train, "train"},       {Phase::annotate, "annotate"},
+    {Phase::resolve, "resolve"},   {Phase::local, "local"},
+    {Phase::schedule, "schedule"}, {Phase::plan, "plan"},
+};
+
+llvm::StringRef mlir::dshard::getPhaseName(Phase phase) {
+  return phaseNames[static_cast<int>(phase)].second;
+}
+
+std::optional<Phase> mlir::dshard::parsePhase(llvm::StringRef name) {
+  for (const auto &[phase, text] : phaseNames)
+    if (text == name)
+      return phase;
+  return std::nullopt;
+}
+
+std::string mlir::dshard::listPhases() {
+  std::string text;
+  for (const auto &[phase, name] : phaseNames)
+    text += (text.empty() ? "" : ", ") + name.str();
+  return text;
+}
+
+/// `pass{option='value'}`; without a value just the pass.
+static std::string withOption(llvm::StringRef pass, llvm::StringRef option,
+                              llvm::StringRef value) {
+  if (value.empty())
+    return pass.str();
+  return (pass + "{" + option + "='" + value + "'}").str();
+}
+
+std::string mlir::dshard::getPhasePipeline(Phase phase,
+                                           const CompileOptions &options) {
+  std::vector<std::string> passes;
+  switch (phase) {
+  case Phase::import:
+    break;
+
+  //===--------------------------------------------------------------------===//
+  // graph: one op per idea of the model
+  //===--------------------------------------------------------------------===//
+  case Phase::graph:
+    passes = {
+        "canonicalize",           // drop what the importer left unused
+        "dshard-fold-constants",  // rotary frequencies, index grids
+        "dshard-cse",             // masks and rotary tables repeat per layer
+        "dshard-raise-rms-norm",  //
+        "dshard-raise-rotary",    //
+        "dshard-raise-swiglu",    //
+        "dshard-raise-attention", // takes the mask apart
+        "canonicalize",           // masks and grids are dead now
+        "dshard-cse",             //
+        "dshard-verify-graph",    // gate
+    };
+    break;
+
+  //===--------------------------------------------------------------------===//
+  // train: nothing is built yet; --train is refused on the command line
+  //===--------------------------------------------------------------------===//
+  case Phase::train:
+    break;
+
+  //===--------------------------------------------------------------------===//
+  // annotate: strategies write shardings on some values
+  //===--------------------------------------------------------------------===//
+  case Phase::annotate:
+    passes = {
+        withOption("dshard-tensor-parallel", "plan",
+                   options.tensorParallelPlan),
+        "dshard-verify-annotated", // gate
+    };
+    break;
+
+  //===--------------------------------------------------------------------===//
+  // resolve: every value has one sharding, every change of it is an op
+  //===--------------------------------------------------------------------===//
+  case Phase::resolve:
+    passes = {
+        "dshard-pad",             // vocabulary to a multiple, before sizes matter
+        "dshard-propagate",       //
+        "dshard-insert-reshards", //
+        "dshard-fully-shard",     // storage shardings of parameters
+        "dshard-verify-partial",  // no partial value where one cannot pass
+        "dshard-verify-resolved", // gate
+    };
+    break;
+
+  //===--------------------------------------------------------------------===//
+  // local: one SPMD program with explicit collectives
+  //===--------------------------------------------------------------------===//
+  case Phase::local:
+    passes = {
+        "dshard-split-pipeline",     // on the global program
+        "dshard-decompose-reshards", // one collective each
+        "dshard-partition",          // global to local in one conversion
+        "canonicalize",              //
+        "dshard-fold-collectives",   //
+        "dshard-bucket-collectives", // one gather per unit
+        "dshard-verify-local",       // gate
+    };
+    break;
+
+  //===--------------------------------------------------------------------===//
+  // schedule: kernels and their order
+  //===--------------------------------------------------------------------===//
+  case Phase::schedule:
+    passes = {
+        "dshard-form-kernels",
+        "dshard-schedule",
+        "dshard-verify-schedule", // gate
+    };
+    break;
+
+  //===--------------------------------------------------------------------===//
+  // plan: buffers, memory, code
+  //===--------------------------------------------------------------------===//
+  case Phase::plan:
+    passes = {
+        withOption("dshard-convert-to-plan", "target", options.target)};
+    break;
+  }
+  return llvm::join(passes, ",");
+}

@@ -1,0 +1,247 @@
+//===- CommandLine.cpp - Parse the compiler's flags -----------------------===//
+
+#include "CommandLine.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/raw_ostream.h"
+
+using namespace dshard::tool;
+using namespace mlir::dshard;
+using llvm::StringRef;
+
+void dshard::tool::printHelp() {
+  llvm::outs() << R"(dshard-opt: compile an ONNX model into a sharded execution plan
+
+usage: dshard-opt MODEL.onnx [options]       compile
+       dshard-opt FILE.mlir --from=PHASE ... resume from a phase's IR
+       dshard-opt FILE.mlir --PASS ...       run single passes (as mlir-opt does;
+                                             --help-passes lists them)
+
+model
+  --dim NAME=SIZE         bind a symbolic dim; repeat for each
+  --dims INPUT=batch,seq  say what the dims of an input are
+  --const NAME=VALUE      fix an input to a constant
+  --entry NAME[:DIM=SIZE,...]  name of the entry point (default run)
+sharding
+  --mesh=AXIS=SIZE,...    axes: pp, dp_replicate, dp_shard, cp, tp (default: one rank)
+  --ranks=N               infer dp_shard as N / (the other axes)
+  --tp-plan=NAME|FILE     built-in plan, or JSON from module paths to styles
+output
+  --to=PHASE              stop after a phase and print MLIR; phases:
+                          )" << listPhases()
+               << R"(
+  --from=PHASE            the input is MLIR after PHASE
+  --emit=mlir|plan        what to write (default: plan; mlir with --to)
+  -o FILE                 where to (default: standard output, or MODEL.dsplan)
+  --dump-phases-to=DIR    write the IR after each phase
+  --dump-passes-to=DIR    write the IR after each pass
+  --explain               print each collective with reason, axes, bytes, source
+  --quiet                 no remarks
+  --target=cpu[:native|x86-64-v3|x86-64-v4]
+
+examples
+  dshard-opt mlp.onnx --dim batch=16 --mesh=tp=2 --tp-plan=plan.json -o mlp.dsplan
+  dshard-opt llama.onnx --dim batch=2 --dim seq=128 --mesh=tp=4 -o llama.dsplan
+  dshard-opt llama.onnx --dim batch=2 --dim seq=128 --to=graph | less
+  dshard-run llama.dsplan --random-weights --input input_ids=random --input attention_mask=random
+
+exit status: 0 done, 1 the model or the configuration is wrong, 2 the command line is wrong
+)";
+}
+
+namespace {
+/// Flags that exist in the design and have no implementation yet.
+constexpr std::pair<llvm::StringLiteral, llvm::StringLiteral> unbuiltFlags[] = {
+    {"sequence-parallel", "sequence parallelism"},
+    {"cp-method", "context parallelism"},
+    {"cp-layout", "context parallelism"},
+    {"fsdp", "fully-sharded data parallelism"},
+    {"fsdp-unit", "fully-sharded data parallelism"},
+    {"pp-split", "pipeline parallelism"},
+    {"pp-schedule", "pipeline parallelism"},
+    {"micro-batches", "micro-batching"},
+    {"train", "training"},
+    {"pack-weights", "packing weights into the plan"},
+    {"hash-weights", "hashing whole weights"},
+};
+
+Parsed usageError(const llvm::Twine &message) {
+  llvm::errs() << "dshard-opt: " << message << "; see dshard-opt --help\n";
+  return Parsed::badUsage;
+}
+
+bool parseSize(StringRef text, int64_t &size) {
+  return !text.getAsInteger(10, size) && size >= 0;
+}
+
+/// NAME=SIZE into `dims`.
+bool parseDim(StringRef text, CompileOptions &options) {
+  auto [name, value] = text.split('=');
+  int64_t size = 0;
+  if (name.empty() || !parseSize(value, size))
+    return false;
+  options.dims.emplace_back(name.str(), size);
+  return true;
+}
+
+bool parsePair(StringRef text,
+               std::vector<std::pair<std::string, std::string>> &pairs) {
+  auto [name, value] = text.split('=');
+  if (name.empty() || value.empty())
+    return false;
+  pairs.emplace_back(name.str(), value.str());
+  return true;
+}
+} // namespace
+
+Parsed dshard::tool::parseCommandLine(int argc, char **argv,
+                                      CommandLine &commandLine) {
+  CompileOptions &options = commandLine.compile;
+  llvm::ArrayRef<char *> arguments(argv + 1, argc - 1);
+  auto has = [&](StringRef flag) {
+    return llvm::any_of(arguments, [&](StringRef text) {
+      return text.starts_with(flag) &&
+             (text.size() == flag.size() || text[flag.size()] == '=');
+    });
+  };
+  if (arguments.empty() || has("--help") || has("-h"))
+    return Parsed::help;
+  bool isOnnx = llvm::any_of(arguments, [](StringRef text) {
+    return !text.starts_with("-") && text.ends_with(".onnx");
+  });
+  // A model under another name still compiles when a flag of ours asks for it.
+  bool isCompilation =
+      isOnnx || has("--to") || has("--from") || has("--emit") || has("--mesh");
+  if (!isCompilation)
+    return Parsed::passes;
+
+  bool sawEmit = false, sawTo = false, sawEntry = false;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    StringRef text = arguments[i];
+    options.commandLine += (i ? " " : "") + text.str();
+    if (!text.starts_with("-") || text == "-") {
+      if (!options.model.empty())
+        return usageError("two models: '" + options.model + "' and '" + text +
+                          "'");
+      options.model = text.str();
+      continue;
+    }
+    auto [flag, value] = text.ltrim('-').split('=');
+    bool hasValue = text.contains('=');
+    auto take = [&]() { // the value, from the next argument if need be
+      if (hasValue)
+        return true;
+      if (i + 1 >= arguments.size())
+        return false;
+      value = arguments[++i];
+      options.commandLine += " " + value.str();
+      return true;
+    };
+    auto missing = [&] { return usageError("--" + flag + " needs a value"); };
+
+    if (const auto *unbuilt = llvm::find_if(
+            unbuiltFlags, [&](const auto &entry) { return entry.first == flag; });
+        unbuilt != std::end(unbuiltFlags)) {
+      llvm::errs() << "dshard-opt: error: --" << flag << ": "
+                   << unbuilt->second << " is not built yet\n";
+      return Parsed::badValue;
+    }
+    if (flag == "explain" || flag == "quiet") {
+      (flag == "explain" ? commandLine.explain : commandLine.remarks) =
+          flag == "explain";
+      continue;
+    }
+    if (flag == "o" || flag == "output") {
+      if (!take())
+        return missing();
+      commandLine.output = value.str();
+    } else if (flag == "mesh") {
+      if (!take())
+        return missing();
+      options.mesh = value.str();
+    } else if (flag == "ranks") {
+      if (!take())
+        return missing();
+      if (!parseSize(value, options.ranks) || options.ranks < 1)
+        return usageError("--ranks=" + value + ": not a number of ranks");
+    } else if (flag == "dim") {
+      if (!take())
+        return missing();
+      if (!parseDim(value, options))
+        return usageError("--dim " + value + ": write NAME=SIZE");
+    } else if (flag == "dims" || flag == "const") {
+      if (!take())
+        return missing();
+      if (!parsePair(value, flag == "dims" ? options.dimRoles
+                                           : options.constants))
+        return usageError("--" + flag + " " + value + ": write NAME=VALUE");
+    } else if (flag == "entry") {
+      if (!take())
+        return missing();
+      if (sawEntry) {
+        llvm::errs() << "dshard-opt: error: --entry " << value
+                     << ": several entry points in one plan are not built yet\n";
+        return Parsed::badValue;
+      }
+      sawEntry = true;
+      auto [name, dims] = value.split(':');
+      options.entry = name.str();
+      for (StringRef dim : llvm::split(dims, ','))
+        if (!dim.empty() && !parseDim(dim, options))
+          return usageError("--entry " + value + ": write NAME:DIM=SIZE,...");
+    } else if (flag == "tp-plan") {
+      if (!take())
+        return missing();
+      options.tensorParallelPlan = value.str();
+    } else if (flag == "target") {
+      if (!take())
+        return missing();
+      options.target = value.str();
+    } else if (flag == "precision") {
+      if (!take())
+        return missing();
+      if (value != "model") {
+        llvm::errs() << "dshard-opt: error: --precision=" << value
+                     << " is not built yet; the default is model\n";
+        return Parsed::badValue;
+      }
+    } else if (flag == "to" || flag == "from") {
+      if (!take())
+        return missing();
+      std::optional<Phase> phase = parsePhase(value);
+      if (!phase)
+        return usageError("--" + flag + "=" + value +
+                          ": no such phase; the phases are " + listPhases());
+      if (flag == "to") {
+        options.to = *phase;
+        sawTo = true;
+      } else {
+        options.from = *phase;
+      }
+    } else if (flag == "emit") {
+      if (!take())
+        return missing();
+      if (value != "mlir" && value != "plan")
+        return usageError("--emit=" + value + ": write mlir or plan");
+      sawEmit = true;
+      commandLine.emitPlan = value == "plan";
+    } else if (flag == "dump-phases-to") {
+      if (!take())
+        return missing();
+      options.dumpPhasesTo = value.str();
+    } else if (flag == "dump-passes-to") {
+      if (!take())
+        return missing();
+      options.dumpPassesTo = value.str();
+    } else {
+      return usageError("unknown flag '" + text + "'");
+    }
+  }
+  if (options.model.empty())
+    return usageError("no model given");
+  if (sawTo && !sawEmit)
+    commandLine.emitPlan = false;
+  if (commandLine.emitPlan && options.to != Phase::plan)
+    return usageError("--emit=plan goes with --to=plan");
+  return Parsed::compile;
+}

@@ -1,0 +1,132 @@
+//===- dshard-opt.cpp - The compiler's main -------------------------------===//
+
+#include "CommandLine.h"
+#include "dshard/Conversion/DShardToPlan/DShardToPlan.h"
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/Diagnostics.h"
+#include "mlir/IR/MLIRContext.h"
+#include "mlir/IR/OwningOpRef.h"
+#include "mlir/Support/FileUtilities.h"
+#include "mlir/Tools/mlir-opt/MlirOptMain.h"
+#include "llvm/Support/InitLLVM.h"
+#include "llvm/Support/Path.h"
+#include "llvm/Support/ToolOutputFile.h"
+
+using namespace mlir;
+using namespace dshard::tool;
+
+/// Where a diagnostic happened, in a user's words: the ONNX node and its file.
+static void describe(Location loc, std::string &node, std::string &file) {
+  if (auto name = dyn_cast<NameLoc>(loc)) {
+    if (node.empty())
+      node = name.getName().str();
+    describe(name.getChildLoc(), node, file);
+  } else if (auto position = dyn_cast<FileLineColLoc>(loc)) {
+    if (file.empty()) {
+      file = position.getFilename().str();
+      if (position.getLine())
+        file += ":" + std::to_string(position.getLine()) + ":" +
+                std::to_string(position.getColumn());
+    }
+  } else if (auto fused = dyn_cast<FusedLoc>(loc)) {
+    for (Location part : fused.getLocations())
+      describe(part, node, file);
+  } else if (auto call = dyn_cast<CallSiteLoc>(loc)) {
+    describe(call.getCallee(), node, file);
+  }
+}
+
+static void printDiagnostic(const Diagnostic &diagnostic) {
+  static constexpr const char *severities[] = {"note", "warning", "error",
+                                               "remark"};
+  std::string node, file;
+  describe(diagnostic.getLocation(), node, file);
+  llvm::raw_ostream &os = llvm::errs();
+  os << "dshard-opt: " << severities[static_cast<int>(diagnostic.getSeverity())]
+     << ": ";
+  if (!file.empty())
+    os << file << ": ";
+  if (!node.empty())
+    os << "node '" << node << "': ";
+  os << diagnostic.str() << "\n";
+}
+
+static int runCompiler(CommandLine &commandLine) {
+  DialectRegistry registry;
+  mlir::dshard::registerAllDialects(registry);
+  mlir::dshard::registerAllPasses();
+  MLIRContext context(registry, MLIRContext::Threading::DISABLED);
+  bool sawError = false;
+  ScopedDiagnosticHandler handler(&context, [&](Diagnostic &diagnostic) {
+    bool isError = diagnostic.getSeverity() == DiagnosticSeverity::Error;
+    // The first error is the cause; what follows from it only confuses.
+    if ((isError && sawError) || (!isError && !commandLine.remarks))
+      return success();
+    sawError |= isError;
+    printDiagnostic(diagnostic);
+    for (const Diagnostic &note : diagnostic.getNotes())
+      printDiagnostic(note);
+    return success();
+  });
+
+  OwningOpRef<ModuleOp> module;
+  if (failed(mlir::dshard::compile(context, commandLine.compile, module))) {
+    if (!sawError)
+      llvm::errs() << "dshard-opt: error: compilation failed without a reason; "
+                      "this is a defect of dshard\n";
+    return 1;
+  }
+  if (commandLine.explain)
+    mlir::dshard::explainCollectives(*module, llvm::outs());
+
+  if (commandLine.emitPlan) {
+    std::string path = commandLine.output;
+    if (path.empty())
+      path = (llvm::sys::path::stem(commandLine.compile.model) + ".dsplan").str();
+    mlir::dshard::EmitOptions emit;
+    emit.model = commandLine.compile.model;
+    emit.commandLine = commandLine.compile.commandLine;
+    return failed(mlir::dshard::emitPlan(*module, path, emit)) ? 1 : 0;
+  }
+  if (commandLine.explain && commandLine.output.empty())
+    return 0;
+  std::string message;
+  std::unique_ptr<llvm::ToolOutputFile> output = openOutputFile(
+      commandLine.output.empty() ? "-" : commandLine.output, &message);
+  if (!output) {
+    llvm::errs() << "dshard-opt: error: " << message << "\n";
+    return 1;
+  }
+  // With locations, so that --from loses nothing.
+  module->print(output->os(), OpPrintingFlags().enableDebugInfo());
+  output->os() << "\n";
+  output->keep();
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  llvm::InitLLVM init(argc, argv);
+  CommandLine commandLine;
+  switch (parseCommandLine(argc, argv, commandLine)) {
+  case Parsed::compile:
+    return runCompiler(commandLine);
+  case Parsed::help:
+    printHelp();
+    return 0;
+  case Parsed::badUsage:
+    return 2;
+  case Parsed::badValue:
+    return 1;
+  case Parsed::passes:
+    break;
+  }
+  // An ordinary mlir-opt: every pass has its flag.
+  DialectRegistry registry;
+  mlir::dshard::registerAllDialects(registry);
+  mlir::dshard::registerAllPasses();
+  for (int i = 1; i < argc; ++i)
+    if (llvm::StringRef(argv[i]) == "--help-passes")
+      argv[i] = const_cast<char *>("--help");
+  return asMainReturnCode(
+      MlirOptMain(argc, argv, "dshard's passes\n", registry));
+}
