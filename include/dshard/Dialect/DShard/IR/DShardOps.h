@@ -27,6 +27,13 @@ evaluatePointwise(Operation *op, ArrayRef<HostTensor> operands,
                   llvm::function_ref<double(ArrayRef<double>)> apply);
 double divide(Operation *op, double x, double y);
 bool compare(ComparePredicate predicate, double x, double y);
+/// The value that a reduction starts from; reductions of `dshard.reduce` and of
+/// collectives share these two. mean is a sum here: its caller divides.
+double getReductionIdentity(ReductionKind kind);
+double reduceTwo(ReductionKind kind, double x, double y);
+/// The elements of a constant: dense, splat or a dense_resource.
+LogicalResult readElements(ElementsAttr attr, HostTensor &result,
+                           llvm::function_ref<InFlightDiagnostic()> emitError);
 
 } // namespace mlir::dshard
 

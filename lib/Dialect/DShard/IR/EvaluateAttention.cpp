@@ -1,0 +1,104 @@
+//===- EvaluateAttention.cpp - Reference values of attention, rotary ------===//
+#include "dshard/Dialect/DShard/IR/DShardOps.h"
+#include <cmath>
+#include <limits>
+
+using namespace mlir;
+using namespace mlir::dshard;
+
+static constexpr double infinity = std::numeric_limits<double>::infinity();
+
+LogicalResult AttentionOp::evaluate(ArrayRef<HostTensor> operands,
+                                    SmallVectorImpl<HostTensor> &results) {
+  const HostTensor &query = operands[0], &key = operands[1],
+                   &value = operands[2];
+  const HostTensor *padding = getKeyPadding() ? &operands[3] : nullptr;
+  HostTensor result(cast<RankedTensorType>(getResult().getType()));
+  HostTensor logSumExp(cast<RankedTensorType>(getLogSumExp().getType()));
+  int64_t heads = query.shape()[1], keyHeads = key.shape()[1];
+  int64_t depth = query.shape()[3], keys = key.shape()[2];
+  int64_t valueDepth = value.shape()[3];
+  double scale = getScale().convertToDouble();
+  double softcap = getSoftcap().convertToDouble();
+  int64_t offset = getOffset(), window = getWindow();
+
+  auto isAttended = [&](int64_t b, int64_t i, int64_t j) {
+    if (padding && padding->at({b, j}) == 0)
+      return false;
+    if (getCausal() && j > i + offset)
+      return false;
+    return window < 0 || j > i + offset - window;
+  };
+
+  std::vector<double> scores(keys);
+  forEachIndex(query.shape().drop_back(), [&](ArrayRef<int64_t> index) {
+    int64_t b = index[0], h = index[1], i = index[2];
+    int64_t kvHead = b * keyHeads + h / (heads / keyHeads);
+    int64_t row = (b * heads + h) * query.shape()[2] + i;
+    const double *q = &query.data[row * depth];
+    double largest = -infinity;
+    for (int64_t j = 0; j < keys; ++j) {
+      scores[j] = -infinity;
+      if (!isAttended(b, i, j))
+        continue;
+      const double *k = &key.data[(kvHead * keys + j) * depth];
+      double dot = 0;
+      for (int64_t d = 0; d < depth; ++d)
+        dot += q[d] * k[d];
+      scores[j] = dot * scale;
+      if (softcap > 0)
+        scores[j] = softcap * std::tanh(scores[j] / softcap);
+      largest = std::max(largest, scores[j]);
+      if (std::isnan(scores[j])) // a NaN reaches the output
+        largest = scores[j];
+    }
+    bool attendsNothing = largest == -infinity;
+    logSumExp.data[row] = -infinity;
+    if (attendsNothing && getFullyMasked() == FullyMasked::zero)
+      return;
+    double sum = 0;
+    for (double &score : scores) {
+      score = attendsNothing ? 1.0 : std::exp(score - largest);
+      sum += score;
+    }
+    if (!attendsNothing)
+      logSumExp.data[row] = largest + std::log(sum);
+    double *out = &result.data[row * valueDepth];
+    for (int64_t j = 0; j < keys; ++j) {
+      double weight = scores[j] / sum;
+      if (weight == 0)
+        continue; // a key that is not attended may hold anything
+      const double *v = &value.data[(kvHead * keys + j) * valueDepth];
+      for (int64_t d = 0; d < valueDepth; ++d)
+        out[d] += weight * v[d];
+    }
+  });
+  results.push_back(std::move(result));
+  results.push_back(std::move(logSumExp));
+  return success();
+}
+
+LogicalResult RotaryOp::evaluate(ArrayRef<HostTensor> operands,
+                                 SmallVectorImpl<HostTensor> &results) {
+  const HostTensor &input = operands[0], &cos = operands[1], &sin = operands[2];
+  HostTensor result(cast<RankedTensorType>(getResult().getType()));
+  int64_t half = input.shape()[3] / 2;
+  forEachIndex(cos.shape(), [&](ArrayRef<int64_t> angle) {
+    int64_t s = angle[1], i = angle[2];
+    int64_t first = getInterleaved() ? 2 * i : i;
+    int64_t second = getInterleaved() ? 2 * i + 1 : i + half;
+    double c = cos.at(angle), d = sin.at(angle);
+    for (int64_t b = 0; b < input.shape()[0]; ++b) {
+      if (cos.shape()[0] != 1 && b != angle[0])
+        continue;
+      for (int64_t h = 0; h < input.shape()[1]; ++h) {
+        double x1 = input.at({b, h, s, first});
+        double x2 = input.at({b, h, s, second});
+        result.at({b, h, s, first}) = x1 * c - x2 * d;
+        result.at({b, h, s, second}) = x2 * c + x1 * d;
+      }
+    }
+  });
+  results.push_back(std::move(result));
+  return success();
+}
