@@ -1,0 +1,126 @@
+"""Plans of real exported models compute what onnxruntime computes, on every mesh."""
+
+import numpy as np
+import onnx
+import pytest
+
+import tools
+
+MESHES = ["", "tp=1", "tp=2", "tp=4"]
+
+
+def check(ours, theirs):
+    assert ours.dtype == theirs.dtype
+    assert ours.shape == theirs.shape
+    assert tools.largest_difference(ours, theirs) <= tools.tolerance(theirs)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_mlp(mesh, filled, reference, tmp_path):
+    model = filled("mlp")
+    inputs = tools.mlp_inputs(16)
+    theirs = reference(model, 16, inputs)["y"]
+    plan = tmp_path / "mlp.dsplan"
+    tools.compile_plan(model, plan, mesh, {"batch": 16})
+    outputs, _ = tools.run_plan(plan, inputs, ["y"], tmp_path)
+    check(outputs["y"], theirs)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 17])
+def test_mlp_odd_batches(batch, filled, reference, tmp_path):
+    model = filled("mlp")
+    inputs = tools.mlp_inputs(batch)
+    plan = tmp_path / "mlp.dsplan"
+    tools.compile_plan(model, plan, "tp=2", {"batch": batch})
+    outputs, _ = tools.run_plan(plan, inputs, ["y"], tmp_path)
+    check(outputs["y"], reference(model, batch, inputs)["y"])
+
+
+# padding: a left-padded row begins with queries that may attend to nothing.
+@pytest.mark.parametrize("padding", ["right", "left", "none"])
+@pytest.mark.parametrize("mesh", MESHES)
+def test_llama_small(mesh, padding, filled, reference, tmp_path):
+    model = filled("llama-small")
+    inputs = tools.llama_inputs(256, 2, 16, padding)
+    theirs = reference(model, padding, inputs)["logits"]
+    plan = tmp_path / "llama.dsplan"
+    tools.compile_plan(model, plan, mesh, {"batch": 2, "seq": 16})
+    outputs, _ = tools.run_plan(plan, inputs, ["logits"], tmp_path)
+    check(outputs["logits"], theirs)
+
+
+@pytest.mark.parametrize("batch,seq", [(1, 2), (1, 7), (3, 33)])
+def test_llama_small_odd_shapes(batch, seq, filled, reference, tmp_path):
+    model = filled("llama-small")
+    inputs = tools.llama_inputs(256, batch, seq)
+    plan = tmp_path / "llama.dsplan"
+    tools.compile_plan(model, plan, "tp=2", {"batch": batch, "seq": seq})
+    outputs, _ = tools.run_plan(plan, inputs, ["logits"], tmp_path)
+    check(outputs["logits"], reference(model, (batch, seq), inputs)["logits"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seq", [128, 512])
+@pytest.mark.parametrize("mesh", ["", "tp=2", "tp=4"])
+def test_llama(mesh, seq, filled, reference, tmp_path):
+    model = filled("llama")
+    inputs = tools.llama_inputs(32000, 2, seq)
+    theirs = reference(model, seq, inputs)["logits"]
+    plan = tmp_path / "llama.dsplan"
+    tools.compile_plan(model, plan, mesh, {"batch": 2, "seq": seq})
+    outputs, _ = tools.run_plan(plan, inputs, ["logits"], tmp_path)
+    check(outputs["logits"], theirs)
+
+
+def widened_model(name):
+    """The fp32 twin of a 16-bit model, computing with that model's rounded weights."""
+    wide = onnx.load(str(tools.MODELS / "llama-small.onnx"), load_external_data=False)
+    narrow = onnx.load(str(name))
+    weights = {t.name: t for t in narrow.graph.initializer}
+    replaced = 0
+    for tensor in wide.graph.initializer:
+        source = weights[tensor.name]
+        assert list(source.dims) == list(tensor.dims), tensor.name
+        if tensor.data_type == source.data_type or not tensor.dims:
+            continue  # constants keep their fp32 values (scale, mask value)
+        values = onnx.numpy_helper.to_array(source).astype(np.float32)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+        replaced += 1
+    assert replaced == 21  # 16 matrices and 5 norms
+    return wide.SerializeToString()
+
+
+# The tolerances of 16-bit models; onnxruntime's own CPU coverage of bf16 is thin.
+@pytest.mark.parametrize("mesh", ["", "tp=2", "tp=4"])
+@pytest.mark.parametrize("kind,bound", [("bf16", 2.5e-2), ("fp16", 5e-3)])
+def test_llama_small_16_bit(mesh, kind, bound, filled, tmp_path):
+    model = filled(f"llama-small-{kind}")
+    inputs = tools.llama_inputs(256, 2, 16)
+    theirs = tools.onnxruntime_outputs(widened_model(model), inputs)["logits"]
+    plan = tmp_path / "llama.dsplan"
+    tools.compile_plan(model, plan, mesh, {"batch": 2, "seq": 16})
+    outputs, _ = tools.run_plan(plan, inputs, ["logits"], tmp_path)
+    ours = outputs["logits"]
+    if kind == "bf16" and ours.dtype != np.float32:
+        # numpy has no bfloat16: the file holds its bits, as a 2-byte type.
+        ours = (ours.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    ours = ours.astype(np.float64)
+    assert np.isfinite(ours).all()
+    assert (np.abs(ours - theirs) <= bound + bound * np.abs(theirs)).all(), np.abs(ours - theirs).max()
+
+
+@pytest.mark.parametrize("mesh", ["", "tp=2", "tp=4"])
+def test_runs_are_bitwise_equal(mesh, filled, tmp_path):
+    model = filled("llama-small")
+    inputs = tools.llama_inputs(256, 2, 16)
+    plan = tmp_path / "llama.dsplan"
+    tools.compile_plan(model, plan, mesh, {"batch": 2, "seq": 16})
+    first, _ = tools.run_plan(plan, inputs, ["logits"], tmp_path)
+    second, _ = tools.run_plan(plan, inputs, ["logits"], tmp_path)
+    assert first["logits"].tobytes() == second["logits"].tobytes()
+
+
+def test_compiling_twice_writes_the_same_plan(filled, tmp_path):
+    for name in ("a", "b"):
+        tools.compile_plan(filled("llama-small"), tmp_path / name, "tp=2", {"batch": 2, "seq": 16})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

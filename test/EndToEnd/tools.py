@@ -1,0 +1,153 @@
+"""Run dshard's command line and onnxruntime; used by the tests and by the demo."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+MODELS = ROOT / "test" / "models"
+
+
+def build_dir():
+    return pathlib.Path(os.environ.get("DSHARD_BUILD_DIR", ROOT / "build"))
+
+
+class CommandFailed(Exception):
+    """A tool's exit status was not 0; the text is its standard error."""
+
+
+@dataclasses.dataclass
+class Finished:
+    status: int
+    stdout: str
+    stderr: str
+    wall_seconds: float
+    cpu_seconds: float
+
+    def lines(self):
+        """What a failed command said, remarks and warnings aside."""
+        lines = [line for line in self.stderr.splitlines() if line.strip()]
+        return [line for line in lines if "remark:" not in line and "warning:" not in line]
+
+
+def start(tool, *arguments, cwd=None, timeout=600):
+    """Runs build/bin/TOOL to its end, whatever its exit status."""
+    command = [str(build_dir() / "bin" / tool)] + [str(a) for a in arguments]
+    before, begin = os.times(), time.monotonic()
+    done = subprocess.run(
+        command, cwd=cwd, timeout=timeout, capture_output=True, text=True, errors="replace"
+    )
+    after = os.times()
+    cpu = after.children_user - before.children_user
+    cpu += after.children_system - before.children_system
+    return Finished(done.returncode, done.stdout, done.stderr, time.monotonic() - begin, cpu)
+
+
+def run(tool, *arguments, **options):
+    """As start, but a failure raises with the command and its message."""
+    done = start(tool, *arguments, **options)
+    if done.status != 0:
+        text = " ".join([tool] + [str(a) for a in arguments])
+        raise CommandFailed(f"{text}\nexit status {done.status}\n{done.stderr}")
+    return done
+
+
+def fill_weights(model, seed=0):
+    """Writes the external weights beside the graph."""
+    subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "fill-weights"), str(model), "--seed", str(seed)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def model_with_weights(name, folder, seed=0):
+    """A copy of a committed graph in `folder`, with its weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = folder / f"{name}.onnx"
+    shutil.copyfile(MODELS / f"{name}.onnx", model)
+    fill_weights(model, seed)
+    return model
+
+
+def compile_arguments(model, mesh="", dims=()):
+    """The arguments that compile a model; the MLP is in no built-in tensor-parallel plan."""
+    arguments = [model] + ([f"--mesh={mesh}"] if mesh else [])
+    if mesh and pathlib.Path(model).stem == "mlp":
+        arguments.append(f"--tp-plan={MODELS / 'mlp-tp.json'}")
+    for name, size in dict(dims).items():
+        arguments += ["--dim", f"{name}={size}"]
+    return arguments
+
+
+def compile_plan(model, plan, mesh="", dims=(), *flags, **options):
+    """dshard-opt: model → plan. `dims` is a dict or pairs, e.g. batch=2."""
+    arguments = compile_arguments(model, mesh, dims)
+    return run("dshard-opt", *arguments, *flags, "-o", plan, **options)
+
+
+def run_plan(plan, inputs, outputs, folder, *flags, **options):
+    """dshard-run: the named outputs, and its report. Arrays travel as .npy files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = [plan]
+    for name, array in inputs.items():
+        np.save(folder / f"in-{name}.npy", array)
+        arguments += ["--input", f"{name}={folder / f'in-{name}.npy'}"]
+    for name in outputs:
+        arguments += ["--output", f"{name}={folder / f'out-{name}.npy'}"]
+    done = run("dshard-run", *arguments, "--report=json", *flags, **options)
+    results = {name: np.load(folder / f"out-{name}.npy") for name in outputs}
+    return results, json.loads(done.stdout)
+
+
+def plan_stat(plan):
+    return json.loads(run("dshard-plan", "stat", "--json", plan).stdout)
+
+
+def onnxruntime_outputs(model, inputs):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        str(model) if isinstance(model, pathlib.Path) else model,
+        options,
+        providers=["CPUExecutionProvider"],
+    )
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, inputs)))
+
+
+def mlp_inputs(batch, seed=0):
+    values = np.random.default_rng(seed).standard_normal((batch, 64))
+    return {"x": values.astype(np.float32)}
+
+
+def llama_inputs(vocab, batch, seq, padding="right", seed=0):
+    """Token ids, and a mask that pads the last row on one side."""
+    ids = np.random.default_rng(seed).integers(0, vocab, (batch, seq), dtype=np.int64)
+    mask = np.ones((batch, seq), dtype=np.int64)
+    if padding == "right":
+        mask[-1, seq - seq // 4 :] = 0
+    elif padding == "left":
+        mask[-1, : seq // 4] = 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def largest_difference(ours, theirs):
+    """The largest |ours - theirs|; infinite if a value is not finite or a shape differs."""
+    if ours.shape != theirs.shape or not np.isfinite(ours).all():
+        return float("inf")
+    return float(np.max(np.abs(ours.astype(np.float64) - theirs.astype(np.float64))))
+
+
+def tolerance(theirs):
+    """The fp32 rule: 1e-4 · max(1, largest |value|)."""
+    return 1e-4 * max(1.0, float(np.max(np.abs(theirs))))
