@@ -28,6 +28,12 @@ constexpr uint64_t pageSize = 4096;
 /// Buffers and states begin at multiples of this many bytes.
 constexpr uint64_t bufferAlignment = 64;
 
+// Limits that the reader enforces, so that the runtime may use fixed arrays.
+constexpr int64_t maxDims = 8;
+constexpr uint32_t maxRanks = 1u << 20;
+constexpr uint32_t maxStreams = 64;
+constexpr uint32_t maxNesting = 64; // of blocks
+
 struct Hash128 {
   uint64_t low = 0;
   uint64_t high = 0;
