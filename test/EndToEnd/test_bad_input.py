@@ -89,7 +89,11 @@ def test_directory_instead_of_file(tmp_path):
     refused(compile_model(tmp_path / "folder.onnx", tmp_path), r"folder\.onnx", "directory|folder")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello, this is not a model\n", bytes(range(256)) * 20, b"\x00" * 100])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello, this is not a model\n", bytes(range(256)) * 20, b"\x00" * 100],
+    ids=["empty", "text", "bytes", "zeros"],
+)
 def test_not_onnx(content, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(content)
     refused(compile_model(tmp_path / "bad.onnx", tmp_path), r"bad\.onnx", "(?i)onnx model|empty|not an? ")

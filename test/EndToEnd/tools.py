@@ -39,7 +39,10 @@ class Finished:
 
 def start(tool, *arguments, cwd=None, timeout=600):
     """Runs build/bin/TOOL to its end, whatever its exit status."""
-    command = [str(build_dir() / "bin" / tool)] + [str(a) for a in arguments]
+    path = build_dir() / "bin" / tool
+    if not path.exists():
+        raise CommandFailed(f"{path} is missing: run scripts/build")
+    command = [str(path)] + [str(a) for a in arguments]
     before, begin = os.times(), time.monotonic()
     done = subprocess.run(
         command, cwd=cwd, timeout=timeout, capture_output=True, text=True, errors="replace"
