@@ -1,0 +1,375 @@
+//===- Inputs.cpp - Where a program's arguments come from -----------------===//
+#include "dshard/Reference/Inputs.h"
+#include "dshard/Reference/Distribute.h"
+#include "dshard/Reference/Interpreter.h"
+#include "dshard/Support/File.h"
+#include "dshard/Support/Npy.h"
+#include "dshard/Support/Philox.h"
+#include "dshard/Support/Text.h"
+#include "llvm/Support/Path.h"
+#include "llvm/Support/raw_ostream.h"
+#include <fcntl.h>
+#include <unistd.h>
+
+using namespace mlir;
+using namespace mlir::dshard;
+using ::dshard::Result;
+using ::dshard::Status;
+
+static std::string textOf(Type type) {
+  std::string text;
+  llvm::raw_string_ostream(text) << type;
+  return text;
+}
+
+static std::string getName(Attribute attr, unsigned index) {
+  if (auto name = dyn_cast_if_present<StringAttr>(attr))
+    return name.getValue().str();
+  return std::to_string(index);
+}
+
+static WeightAttr getWeight(func::FuncOp function, unsigned index) {
+  return function.getArgAttrOfType<WeightAttr>(index, weightAttrName);
+}
+
+std::string mlir::dshard::getArgumentName(func::FuncOp function,
+                                          unsigned index) {
+  Attribute name = function.getArgAttr(index, nameAttrName);
+  if (WeightAttr weight = getWeight(function, index); weight && !name)
+    name = weight.getName();
+  return getName(name, index);
+}
+
+std::string mlir::dshard::getResultName(func::FuncOp function, unsigned index) {
+  return getName(function.getResultAttr(index, nameAttrName), index);
+}
+
+//===----------------------------------------------------------------------===//
+// Weights
+//===----------------------------------------------------------------------===//
+
+static std::string getModelPath(func::FuncOp function) {
+  auto path = function->getParentOfType<ModuleOp>()->getAttrOfType<StringAttr>(
+      "dshard.model");
+  return path ? path.getValue().str() : "";
+}
+
+/// Inline raw data lies in the .onnx itself and is never random.
+static bool isInline(WeightAttr weight, func::FuncOp function) {
+  return weight.getFile() == llvm::sys::path::filename(getModelPath(function));
+}
+
+static HostTensor drawWeight(WeightAttr weight, uint64_t seed) {
+  HostTensor tensor(weight.getType());
+  ::dshard::RandomStream stream(seed, weight.getName().getValue());
+  for (int64_t i = 0; i < tensor.size(); ++i)
+    tensor.data[i] = stream.weight(i, weight.getFanIn());
+  tensor.roundToElementType();
+  return tensor;
+}
+
+static Result<HostTensor> readWeight(WeightAttr weight,
+                                     const std::string &folder) {
+  llvm::SmallString<256> path(folder);
+  llvm::sys::path::append(path, weight.getFile().getValue());
+  std::string file = path.str().str();
+  auto fail = [&](const std::string &text) {
+    return Status::error("weight '" + weight.getName().getValue().str() +
+                         "': " + text);
+  };
+  int descriptor = open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0)
+    return fail(file + ": cannot open: " + std::strerror(errno) +
+                "; name its folder with --weights or use --random-weights");
+  uint64_t size = lseek(descriptor, 0, SEEK_END);
+  if (weight.getOffset() > size ||
+      weight.getLength() > size - weight.getOffset()) {
+    close(descriptor);
+    return fail(file + ": has " + std::to_string(size) +
+                " bytes, the weight needs " +
+                std::to_string(weight.getLength()) + " at " +
+                std::to_string(weight.getOffset()));
+  }
+  Result<::dshard::MappedFile> bytes = ::dshard::MappedFile::mapRange(
+      descriptor, weight.getOffset(), weight.getLength(), file);
+  close(descriptor);
+  if (!bytes)
+    return bytes.status();
+  HostTensor tensor(weight.getType());
+  ArrayRef<char> content(reinterpret_cast<const char *>(bytes->data()),
+                         bytes->size());
+  if (failed(decodeElements(content, tensor)))
+    return fail(std::to_string(bytes->size()) + " bytes do not make " +
+                textOf(tensor.type));
+  return tensor;
+}
+
+static HostTensor transposeLastTwo(const HostTensor &tensor) {
+  SmallVector<int64_t> shape(tensor.shape());
+  std::swap(shape[shape.size() - 1], shape[shape.size() - 2]);
+  HostTensor result(tensor.type.clone(shape));
+  const double *in = tensor.data.data();
+  forEachIndex(tensor.shape(), [&](ArrayRef<int64_t> index) {
+    SmallVector<int64_t> to(index);
+    std::swap(to[to.size() - 1], to[to.size() - 2]);
+    result.at(to) = *in++;
+  });
+  return result;
+}
+
+/// `tensor` as an argument of `type`: zeros beyond the end of each dim.
+static Result<HostTensor> padTo(HostTensor tensor, RankedTensorType type,
+                                const std::string &name) {
+  bool fits = tensor.rank() == type.getRank();
+  for (int64_t dim = 0; fits && dim < type.getRank(); ++dim)
+    fits = tensor.shape()[dim] <= type.getDimSize(dim);
+  if (!fits)
+    return Status::error("weight '" + name + "': stored as " +
+                         textOf(tensor.type) + ", the program has " +
+                         textOf(type));
+  HostTensor result(type);
+  insertBox(result, tensor, SmallVector<int64_t>(type.getRank(), 0));
+  result.roundToElementType();
+  return result;
+}
+
+//===----------------------------------------------------------------------===//
+// Random inputs
+//===----------------------------------------------------------------------===//
+
+/// Size of the dim that `value`, input of a look-up, has in the model: the
+/// argument behind it may be padded or local.
+static int64_t getModelSize(Value value, int64_t dim) {
+  int64_t local = cast<RankedTensorType>(value.getType()).getDimSize(dim);
+  while (Operation *op = value.getDefiningOp()) {
+    if (!isa<CastOp, ReshardOp, AllGatherOp, LocalSliceOp>(op))
+      return local;
+    value = isa<AllGatherOp>(op)
+                ? op->getOperand(cast<OpResult>(value).getResultNumber())
+                : op->getOperand(0);
+  }
+  auto argument = cast<BlockArgument>(value);
+  auto function = dyn_cast<func::FuncOp>(argument.getOwner()->getParentOp());
+  if (!function)
+    return local;
+  unsigned index = argument.getArgNumber();
+  if (WeightAttr weight = getWeight(function, index)) {
+    int64_t rank = weight.getType().getRank();
+    bool isSwapped = weight.getTransposed() && dim >= rank - 2;
+    return weight.getType().getDimSize(isSwapped ? 2 * rank - 3 - dim : dim);
+  }
+  return getGlobalArgumentType(function, index).getDimSize(dim);
+}
+
+/// Smallest size that `value` indexes, through ops that keep the values; 0 if
+/// it reaches no look-up.
+static int64_t getIndexedSize(Value value, unsigned depth = 0) {
+  int64_t smallest = 0;
+  auto take = [&](int64_t size) {
+    if (size > 0 && (smallest == 0 || size < smallest))
+      smallest = size;
+  };
+  if (depth > 16) // long chains of look-ups do not happen
+    return 0;
+  for (OpOperand &use : value.getUses()) {
+    Operation *op = use.getOwner();
+    if (auto gather = dyn_cast<GatherOp>(op)) {
+      if (use.getOperandNumber() == 1)
+        take(getModelSize(gather.getInput(), gather.getDim()));
+    } else if (auto gather = dyn_cast<GatherNdOp>(op)) {
+      int64_t first = gather.getBatchDims();
+      int64_t count = cast<RankedTensorType>(gather.getIndices().getType())
+                          .getShape()
+                          .back();
+      for (int64_t dim = first;
+           use.getOperandNumber() == 1 && dim < first + count; ++dim)
+        take(getModelSize(gather.getInput(), dim));
+    } else if (isa<CastOp, ReshapeOp, TransposeOp, BroadcastToOp, SliceOp,
+                   ConcatOp, ReshardOp, LocalSliceOp, AllToAllOp>(op)) {
+      take(getIndexedSize(op->getResult(0), depth + 1));
+    } else if (isa<AllGatherOp>(op)) {
+      take(getIndexedSize(op->getResult(use.getOperandNumber()), depth + 1));
+    } else if (auto fused = dyn_cast<FusedOp>(op)) {
+      take(getIndexedSize(fused.getBody().getArgument(use.getOperandNumber()),
+                          depth + 1));
+    }
+  }
+  return smallest;
+}
+
+HostTensor mlir::dshard::drawInput(func::FuncOp function, unsigned index,
+                                   RankedTensorType type, uint64_t seed) {
+  HostTensor tensor(type, 1);
+  ::dshard::RandomStream stream(seed, getArgumentName(function, index));
+  if (isa<FloatType>(type.getElementType())) {
+    for (int64_t i = 0; i < tensor.size(); ++i)
+      tensor.data[i] = stream.symmetric(i);
+    tensor.roundToElementType();
+    return tensor;
+  }
+  int64_t size = getIndexedSize(function.getArgument(index));
+  if (size > 0 && !type.getElementType().isInteger(1))
+    for (int64_t i = 0; i < tensor.size(); ++i)
+      tensor.data[i] = stream.integer(i, 0, size);
+  return tensor;
+}
+
+//===----------------------------------------------------------------------===//
+// Files
+//===----------------------------------------------------------------------===//
+
+/// The .npy name of an element type; empty if it has none.
+static std::string getNpyType(Type element) {
+  if (element.isBF16())
+    return "bf16";
+  if (element.isF16() || element.isF32() || element.isF64())
+    return "f" + std::to_string(element.getIntOrFloatBitWidth() / 8);
+  auto integer = dyn_cast<IntegerType>(element);
+  if (!integer)
+    return "";
+  if (integer.getWidth() == 1)
+    return "b1";
+  std::string name = (integer.isUnsigned() ? "u" : "i") +
+                     std::to_string(integer.getWidth() / 8);
+  return ::dshard::getNpyElementBytes(name) ? name : "";
+}
+
+Result<HostTensor> mlir::dshard::readTensor(const std::string &path,
+                                            RankedTensorType type) {
+  Result<::dshard::NpyArray> array = ::dshard::readNpy(path);
+  if (!array)
+    return array.status();
+  if (ArrayRef<int64_t>(array->shape) != type.getShape() ||
+      array->type != getNpyType(type.getElementType())) {
+    std::string shape;
+    for (int64_t size : array->shape)
+      shape += std::to_string(size) + "x";
+    return Status::error(path + ": holds " + shape + array->type +
+                         ", the input is " + textOf(type));
+  }
+  HostTensor tensor(type);
+  if (failed(decodeElements(array->bytes, tensor)))
+    return Status::error(path + ": cannot be read as " + textOf(type));
+  return tensor;
+}
+
+template <typename T> static std::string encodeAs(const HostTensor &tensor) {
+  std::string bytes(tensor.data.size() * sizeof(T), '\0');
+  for (auto [i, x] : llvm::enumerate(tensor.data)) {
+    T element = static_cast<T>(x);
+    std::memcpy(&bytes[i * sizeof(T)], &element, sizeof(T));
+  }
+  return bytes;
+}
+
+Status mlir::dshard::writeTensor(const std::string &path,
+                                 const HostTensor &tensor) {
+  // 16-bit floats widen, so that any numpy reads them.
+  Type element = tensor.type.getElementType();
+  std::string type = getNpyType(element), bytes;
+  if (isa<FloatType>(element) && element.getIntOrFloatBitWidth() < 32)
+    type = "f4";
+  if (type == "f8")
+    bytes = encodeAs<double>(tensor);
+  else if (type == "f4")
+    bytes = encodeAs<float>(tensor);
+  else if (type == "b1" || type == "u1")
+    bytes = encodeAs<uint8_t>(tensor);
+  else if (type == "i1")
+    bytes = encodeAs<int8_t>(tensor);
+  else if (type == "i2")
+    bytes = encodeAs<int16_t>(tensor);
+  else if (type == "i4")
+    bytes = encodeAs<int32_t>(tensor);
+  else if (type == "i8")
+    bytes = encodeAs<int64_t>(tensor);
+  else if (type == "u2")
+    bytes = encodeAs<uint16_t>(tensor);
+  else if (type == "u4")
+    bytes = encodeAs<uint32_t>(tensor);
+  else if (type == "u8")
+    bytes = encodeAs<uint64_t>(tensor);
+  else
+    return Status::error(path + ": " + textOf(tensor.type) +
+                         " has no .npy form");
+  return ::dshard::writeNpy(path, type, tensor.shape().vec(), bytes.data());
+}
+
+//===----------------------------------------------------------------------===//
+// Arguments
+//===----------------------------------------------------------------------===//
+
+static Result<HostTensor> getWeightArgument(func::FuncOp function,
+                                            WeightAttr weight,
+                                            RankedTensorType type,
+                                            const InputOptions &options) {
+  HostTensor stored;
+  if (options.randomWeights && !isInline(weight, function)) {
+    if (!isa<FloatType>(weight.getType().getElementType()))
+      return Status::error("weight '" + weight.getName().getValue().str() +
+                           "': integers have no random value; read it from its "
+                           "file");
+    stored = drawWeight(weight, *options.randomWeights);
+  } else {
+    std::string folder = options.weights;
+    if (folder.empty())
+      folder = llvm::sys::path::parent_path(getModelPath(function)).str();
+    Result<HostTensor> read = readWeight(weight, folder);
+    if (!read)
+      return read;
+    stored = std::move(*read);
+  }
+  if (weight.getTransposed())
+    stored = transposeLastTwo(stored);
+  return padTo(std::move(stored), type, weight.getName().getValue().str());
+}
+
+Status mlir::dshard::getArguments(func::FuncOp function,
+                                  const InputOptions &options,
+                                  llvm::StringMap<HostTensor> &drawn,
+                                  SmallVectorImpl<HostTensor> &arguments) {
+  for (unsigned index = 0; index < function.getNumArguments(); ++index) {
+    std::string name = getArgumentName(function, index);
+    RankedTensorType type = getGlobalArgumentType(function, index);
+    WeightAttr weight = getWeight(function, index);
+    auto given = options.given.find(name);
+    if (given == options.given.end() && weight)
+      given = options.given.find(weight.getName().getValue());
+    if (given == options.given.end() && weight) {
+      Result<HostTensor> value =
+          getWeightArgument(function, weight, type, options);
+      if (!value)
+        return value.status();
+      arguments.push_back(std::move(*value));
+      continue;
+    }
+    HostTensor value;
+    if (given != options.given.end()) {
+      value = given->second;
+    } else if (auto known = drawn.find(name); known != drawn.end()) {
+      value = known->second;
+    } else {
+      std::optional<uint64_t> seed = options.randomSeed;
+      if (auto own = options.randomInputs.find(name);
+          own != options.randomInputs.end())
+        seed = own->second;
+      if (!seed)
+        return Status::error("input '" + name + "' (" + textOf(type) +
+                             ") has no value; give --input " + name +
+                             "=FILE.npy or --random-inputs");
+      value = drawInput(function, index, type, *seed);
+      drawn[name] = value;
+    }
+    if (value.type != type && !weight)
+      return Status::error("input '" + name + "': given " + textOf(value.type) +
+                           ", the program has " + textOf(type));
+    if (value.type != type) {
+      Result<HostTensor> padded = padTo(std::move(value), type, name);
+      if (!padded)
+        return padded.status();
+      value = std::move(*padded);
+    }
+    arguments.push_back(std::move(value));
+  }
+  return Status();
+}

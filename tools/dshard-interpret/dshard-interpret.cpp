@@ -1,0 +1,294 @@
+//===- dshard-interpret.cpp - The interpreter's main ----------------------===//
+#include "CommandLine.h"
+#include "dshard/Reference/Inputs.h"
+#include "dshard/Support/Text.h"
+#include "mlir/IR/Diagnostics.h"
+#include "mlir/IR/MLIRContext.h"
+#include "mlir/IR/OwningOpRef.h"
+#include "mlir/Parser/Parser.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/Format.h"
+#include "llvm/Support/InitLLVM.h"
+#include "llvm/Support/raw_ostream.h"
+#include <cmath>
+
+using namespace mlir;
+using namespace mlir::dshard;
+using namespace ::dshard::tool;
+using ::dshard::Result;
+using ::dshard::Status;
+
+static int fail(const Twine &message) {
+  llvm::errs() << "dshard-interpret: error: " << message << "\n";
+  return 1;
+}
+
+static void printDiagnostic(Diagnostic &diagnostic) {
+  if (diagnostic.getSeverity() != DiagnosticSeverity::Error &&
+      diagnostic.getSeverity() != DiagnosticSeverity::Note)
+    return;
+  bool isNote = diagnostic.getSeverity() == DiagnosticSeverity::Note;
+  llvm::errs() << "dshard-interpret: " << (isNote ? "note: " : "error: ");
+  if (auto position =
+          diagnostic.getLocation()->findInstanceOf<FileLineColLoc>())
+    llvm::errs() << position.getFilename().getValue() << ":"
+                 << position.getLine() << ":" << position.getColumn() << ": ";
+  if (auto name = diagnostic.getLocation()->findInstanceOf<NameLoc>())
+    llvm::errs() << "node '" << name.getName().getValue() << "': ";
+  llvm::errs() << diagnostic.str() << "\n";
+  for (Diagnostic &note : diagnostic.getNotes())
+    printDiagnostic(note);
+}
+
+/// A program, the function to run, and what came out.
+struct Program {
+  std::string path;
+  OwningOpRef<ModuleOp> module;
+  func::FuncOp function;
+  SmallVector<HostTensor> results;
+};
+
+static Status findEntry(Program &program, const std::string &name) {
+  SmallVector<func::FuncOp> functions;
+  std::vector<std::string> names;
+  for (func::FuncOp function : program.module->getOps<func::FuncOp>()) {
+    if (function.isPrivate() && function.getName() != name)
+      continue;
+    functions.push_back(function);
+    names.push_back(function.getName().str());
+    if (function.getName() == name)
+      program.function = function;
+  }
+  if (functions.empty())
+    return Status::error(program.path + ": no function to run");
+  if (name.empty() && functions.size() == 1)
+    program.function = functions.front();
+  if (!program.function)
+    return Status::error(program.path + ": " +
+                         (name.empty()
+                              ? "several functions; choose one with --entry"
+                              : "no function '" + name + "'") +
+                         " (there are " + ::dshard::join(names, ", ") + ")");
+  for (Type type : program.function.getFunctionType().getInputs())
+    if (!isa<RankedTensorType>(type))
+      return Status::error(program.path + ": '" +
+                           program.function.getName().str() +
+                           "' takes something that is no tensor");
+  for (Type type : program.function.getFunctionType().getResults())
+    if (!isa<RankedTensorType>(type))
+      return Status::error(program.path + ": '" +
+                           program.function.getName().str() +
+                           "' gives something that is no tensor");
+  return Status();
+}
+
+static std::vector<std::string> getArgumentNames(func::FuncOp function) {
+  std::vector<std::string> names;
+  for (unsigned i = 0; i < function.getNumArguments(); ++i)
+    names.push_back(getArgumentName(function, i));
+  return names;
+}
+
+static std::vector<std::string> getResultNames(func::FuncOp function) {
+  std::vector<std::string> names;
+  for (unsigned i = 0; i < function.getNumResults(); ++i)
+    names.push_back(getResultName(function, i));
+  return names;
+}
+
+/// What --input says, with the types of `function`.
+static Status readInputs(const CommandLine &commandLine, func::FuncOp function,
+                         InputOptions &options) {
+  options.weights = commandLine.weights;
+  options.randomSeed = commandLine.randomInputs;
+  options.randomWeights = commandLine.randomWeights;
+  std::vector<std::string> names = getArgumentNames(function);
+  for (const auto &[name, what] : commandLine.inputs) {
+    unsigned index = llvm::find(names, name) - names.begin();
+    for (unsigned i = 0; index == names.size() && i < names.size(); ++i)
+      if (auto weight =
+              function.getArgAttrOfType<WeightAttr>(i, weightAttrName);
+          weight && weight.getName() == name)
+        index = i;
+    if (index == names.size())
+      return Status::error("--input " + name + ": '" +
+                           function.getName().str() + "' has no such input" +
+                           ::dshard::didYouMean(name, names));
+    if (StringRef(what) == "random" || StringRef(what).starts_with("random:")) {
+      uint64_t seed = 0;
+      if (what.size() > 6 && !parseSeed(what.substr(7), seed))
+        return Status::error("--input " + name + "=" + what + ": not a seed");
+      options.randomInputs[name] = seed;
+      continue;
+    }
+    RankedTensorType type = getGlobalArgumentType(function, index);
+    if (auto weight =
+            function.getArgAttrOfType<WeightAttr>(index, weightAttrName);
+        weight && !weight.getTransposed())
+      type = RankedTensorType::get(weight.getType().getShape(),
+                                   type.getElementType());
+    Result<HostTensor> value = readTensor(what, type);
+    if (!value)
+      return Status::error("--input " + name + ": " + value.status().message());
+    options.given[name] = std::move(*value);
+  }
+  return Status();
+}
+
+static void printValues(const HostTensor &tensor, ArrayRef<int64_t> shape,
+                        int64_t &next) {
+  if (shape.empty()) {
+    llvm::outs() << llvm::format("%.6g", tensor.data[next++]);
+    return;
+  }
+  llvm::outs() << "[";
+  for (int64_t i = 0; i < shape.front(); ++i) {
+    if (i > 0)
+      llvm::outs() << ", ";
+    printValues(tensor, shape.drop_front(), next);
+  }
+  llvm::outs() << "]";
+}
+
+static void printTensor(StringRef name, const HostTensor &tensor) {
+  llvm::outs() << name << " : " << tensor.type << " = ";
+  if (tensor.size() <= 256) {
+    int64_t next = 0;
+    printValues(tensor, tensor.shape(), next);
+  } else {
+    double sum = 0;
+    for (double x : tensor.data)
+      sum += x;
+    auto [low, high] =
+        std::minmax_element(tensor.data.begin(), tensor.data.end());
+    llvm::outs() << llvm::format("min %.6g, max %.6g, mean %.6g", *low, *high,
+                                 sum / tensor.size());
+  }
+  llvm::outs() << "\n";
+}
+
+static double getDefaultTolerance(Precision precision, Type element) {
+  if (precision == Precision::fp64)
+    return 1e-9;
+  if (element.isBF16())
+    return 2.5e-2;
+  return element.isF16() ? 5e-3 : 1e-5;
+}
+
+/// Compares the outputs by name; 0 when all are equal.
+static int compare(const Program &program, const Program &other,
+                   const CommandLine &commandLine) {
+  std::vector<std::string> names = getResultNames(program.function);
+  if (getResultNames(other.function) != names)
+    return fail(program.path + " has the outputs " +
+                ::dshard::join(names, ", ") + "; " + other.path + " has " +
+                ::dshard::join(getResultNames(other.function), ", "));
+  int status = 0;
+  for (auto [name, ours, theirs] :
+       llvm::zip_equal(names, program.results, other.results)) {
+    if (ours.shape() != theirs.shape()) {
+      llvm::errs() << "dshard-interpret: error: output '" << name
+                   << "': " << ours.type << " != " << theirs.type << "\n";
+      status = 1;
+      continue;
+    }
+    double difference = getLargestDifference(ours, theirs);
+    double magnitude = getLargestMagnitude(ours);
+    bool isExact = isa<IntegerType>(ours.type.getElementType());
+    double rtol = commandLine.rtol.value_or(
+        getDefaultTolerance(commandLine.precision, ours.type.getElementType()));
+    double allowed =
+        isExact ? 0 : commandLine.atol.value_or(0) + rtol * magnitude;
+    bool isEqual = difference <= allowed;
+    llvm::outs() << name << " : " << ours.type << " : "
+                 << llvm::format(
+                        "largest difference %.3g of %.3g (allowed %.3g)",
+                        difference, magnitude, allowed)
+                 << (isEqual ? "\n" : " DIFFERENT\n");
+    if (!isEqual) {
+      llvm::errs() << "dshard-interpret: error: output '" << name
+                   << "' differs by up to "
+                   << llvm::format("%.3g, allowed is %.3g", difference, allowed)
+                   << " (" << program.path << " against " << other.path
+                   << ")\n";
+      status = 1;
+    }
+  }
+  return status;
+}
+
+static int runPrograms(const CommandLine &commandLine) {
+  DialectRegistry registry;
+  registry.insert<DShardDialect, func::FuncDialect>();
+  MLIRContext context(registry, MLIRContext::Threading::DISABLED);
+  ScopedDiagnosticHandler handler(
+      &context, [](Diagnostic &diagnostic) { printDiagnostic(diagnostic); });
+
+  std::vector<Program> programs(commandLine.against.empty() ? 1 : 2);
+  programs[0].path = commandLine.program;
+  if (programs.size() == 2)
+    programs[1].path = commandLine.against;
+  InputOptions options;
+  llvm::StringMap<HostTensor> drawn;
+  for (Program &program : programs) {
+    if (!llvm::sys::fs::exists(program.path))
+      return fail(program.path + ": no such file");
+    program.module = parseSourceFile<ModuleOp>(program.path, &context);
+    if (!program.module)
+      return 1; // said by the parser
+    if (Status status = findEntry(program, commandLine.entry); !status)
+      return fail(status.message());
+    bool isFirst = &program == &programs.front();
+    MeshAttr mesh = getMesh(*program.module);
+    int64_t ranks = isSpmd(program.function) && mesh ? mesh.getNumRanks() : 1;
+    if (&program == &programs.back() && commandLine.ranks != 0 &&
+        commandLine.ranks != ranks)
+      return fail(program.path + ": has " + Twine(ranks) +
+                  (ranks == 1 ? " rank" : " ranks") + ", --ranks asks for " +
+                  Twine(commandLine.ranks));
+    if (isFirst)
+      if (Status status = readInputs(commandLine, program.function, options);
+          !status)
+        return fail(status.message());
+    SmallVector<HostTensor> arguments;
+    if (Status status =
+            getArguments(program.function, options, drawn, arguments);
+        !status)
+      return fail(program.path + ": " + status.message());
+    if (failed(interpret(program.function, arguments, commandLine.precision,
+                         program.results)))
+      return 1;
+  }
+
+  const Program &first = programs.front();
+  std::vector<std::string> names = getResultNames(first.function);
+  for (const auto &[name, path] : commandLine.outputs) {
+    auto found = llvm::find(names, name);
+    if (found == names.end())
+      return fail("--output " + name + ": '" + first.function.getName() +
+                  "' has no such output" + ::dshard::didYouMean(name, names));
+    if (Status status = writeTensor(path, first.results[found - names.begin()]);
+        !status)
+      return fail(status.message());
+  }
+  if (programs.size() == 2)
+    return compare(first, programs[1], commandLine);
+  if (commandLine.outputs.empty())
+    for (auto [name, result] : llvm::zip_equal(names, first.results))
+      printTensor(name, result);
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  llvm::InitLLVM init(argc, argv);
+  CommandLine commandLine;
+  switch (parseCommandLine(argc, argv, commandLine)) {
+  case Parsed::run:
+    return runPrograms(commandLine);
+  case Parsed::help:
+    printHelp();
+    return 0;
+  case Parsed::badUsage:
+    return 2;
+  }
+}
