@@ -11,7 +11,7 @@ def DShard_AttentionOp : DShard_ComputeOp<"attention",
          DefaultValuedAttr<I64Attr, "-1">:$window, DefaultValuedAttr<F64Attr, "0.0">:$softcap,
          DefaultValuedAttr<DShard_FullyMaskedAttr, "::mlir::dshard::FullyMasked::zero">:$fully_masked),
     (outs DShard_Tensor:$result, DShard_Tensor:$log_sum_exp), [],
-    [], ["decompose"], ["getFlops"]> {
+    ["partition"], ["decompose"], ["getFlops"]> {
   let summary = "scaled dot-product attention that never forms the scores";
   let description = [{
     query [B,H,S,D], key [B,Hkv,T,D], value [B,Hkv,T,Dv] -> result [B,H,S,Dv] and

@@ -30,9 +30,24 @@ inline constexpr llvm::StringLiteral dimNamesAttrName = "dshard.dim_names";
 inline constexpr llvm::StringLiteral originAttrName = "dshard.origin";
 inline constexpr llvm::StringLiteral spmdAttrName = "dshard.spmd";
 
+/// Sub-axes that continue each other become one: tp:(1)2, tp:(2)2 is tp:(1)4.
+SmallVector<AxisRefAttr> mergeAdjacentAxes(ArrayRef<AxisRefAttr> axes);
+/// For messages: `dp_shard,tp:(1)2`.
+std::string toString(ArrayRef<AxisRefAttr> axes);
+/// `"dp_shard", "tp":(1)2`, without brackets.
+void printAxisList(AsmPrinter &printer, ArrayRef<AxisRefAttr> axes);
+ParseResult parseAxisList(AsmParser &parser, AsmParser::Delimiter delimiter,
+                          SmallVectorImpl<AxisRefAttr> &axes);
+/// Emits which of `axes` the mesh does not have, which does not divide its
+/// axis, which are used twice. `what` opens the message.
+LogicalResult verifyAxes(ArrayRef<AxisRefAttr> axes, MeshAttr mesh,
+                         StringRef what,
+                         llvm::function_ref<InFlightDiagnostic()> emitError);
+
 /// The module's mesh, or null.
 MeshAttr getMesh(Operation *op);
-/// The sharding of a value: of a function argument, or of an op's result; null if none.
+/// The sharding of a value: of a function argument, or of an op's result; null
+/// if none.
 ShardingAttr getSharding(Value value);
 void setSharding(Value value, ShardingAttr sharding);
 

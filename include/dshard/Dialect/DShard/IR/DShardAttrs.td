@@ -9,12 +9,16 @@ class DShard_Enum<string name, string summary, list<I32EnumAttrCase> cases>
   let cppNamespace = "::mlir::dshard";
   let genSpecializedAttr = 0;
 }
-class DShard_EnumAttr<EnumInfo info, string mnemonic> : EnumAttr<DShard_Dialect, info, mnemonic>;
+// Printed as `#dshard.role<param>`.
+class DShard_EnumAttr<EnumInfo info, string mnemonic> : EnumAttr<DShard_Dialect, info, mnemonic> {
+  let assemblyFormat = "`<` $value `>`";
+}
 
 def DShard_ReductionKind : DShard_Enum<"ReductionKind", "how partial values combine", [
   I32EnumAttrCase<"sum", 0>, I32EnumAttrCase<"max", 1>, I32EnumAttrCase<"min", 2>,
   I32EnumAttrCase<"mean", 3>, I32EnumAttrCase<"product", 4>]>;
-def DShard_ReductionKindAttr : DShard_EnumAttr<DShard_ReductionKind, "reduction">;
+// Bare, so that collectives print `all_reduce sum`; elsewhere `#dshard<reduction sum>`.
+def DShard_ReductionKindAttr : EnumAttr<DShard_Dialect, DShard_ReductionKind, "reduction">;
 
 def DShard_Part : DShard_Enum<"Part", "the part of a step that an op belongs to", [
   I32EnumAttrCase<"forward", 1>, I32EnumAttrCase<"backward", 2>, I32EnumAttrCase<"optimizer", 3>]>;

@@ -34,8 +34,14 @@ def DShard_Dialect : Dialect {
   let hasRegionArgAttrVerify = 1;
   let hasRegionResultAttrVerify = 1;
   let dependentDialects = ["::mlir::func::FuncDialect"];
+  let extraClassDeclaration = [{
+    void registerAttributes();
+    void registerOps();
+  }];
 }
 
-def DShard_Tensor : RankedTensorOf<[AnyFloat, AnyInteger]>;
+// Shapes are static per entry point, so no op has to handle a dynamic dim.
+def DShard_Tensor : RankedTensorOf<[AnyFloat, AnyInteger], [HasStaticShapePred],
+                                   "statically shaped tensor">;
 
 #endif

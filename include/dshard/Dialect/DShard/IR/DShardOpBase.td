@@ -49,7 +49,7 @@ class DShard_PointwiseOp<string mnemonic, dag inDag, string expr, string linearO
     }
     ::mlir::dshard::ShardingRule $cppClass::getShardingRule() {
       ::mlir::dshard::ShardingRule rule = ::mlir::dshard::getPointwiseRule(getOperation());
-      rule.linear = {}] # linearOperands # [{;
+      rule.linear = }] # linearOperands # [{;
       rule.jointlyLinear = }] # !cast<string>(joint) # [{;
       return rule;
     }

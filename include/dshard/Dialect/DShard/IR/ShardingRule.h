@@ -30,7 +30,8 @@ struct Factor {
   ReductionKind reduction = ReductionKind::sum; ///< of a reduce factor
 };
 
-/// Factors of each dim of one tensor; outer index dim, inner list major to minor.
+/// Factors of each dim of one tensor; outer index dim, inner list major to
+/// minor.
 using TensorFactors = llvm::SmallVector<llvm::SmallVector<int64_t, 1>>;
 
 struct ShardingRule {
@@ -47,8 +48,8 @@ struct ShardingRule {
   /// Adds a factor, gives its index.
   int64_t addFactor(int64_t size, FactorKind kind = FactorKind::parallel,
                     ReductionKind reduction = ReductionKind::sum);
-  /// rule_c1..: counts, ranks, unused factors, a factor twice in one tensor, reduce
-  /// factor in a result, factor sizes against dims.
+  /// rule_c1..: counts, ranks, unused factors, a factor twice in one tensor,
+  /// reduce factor in a result, factor sizes against dims.
   LogicalResult verify(Operation *op) const;
 };
 
@@ -65,7 +66,8 @@ struct PartitionContext {
   llvm::SmallVector<ShardingAttr> resultShardings;
   llvm::SmallVector<RankedTensorType> localResultTypes;
 
-  /// tensor<i64>: this rank's index within `axes` (a dshard.rank_index), 0 for none.
+  /// tensor<i64>: this rank's index within `axes` (a dshard.rank_index), 0 for
+  /// none.
   Value buildRankIndex(OpBuilder &builder, Operation *like,
                        ArrayRef<AxisRefAttr> axes) const;
 };

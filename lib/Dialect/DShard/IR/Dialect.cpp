@@ -1,0 +1,223 @@
+//===- Dialect.cpp - Discardable attributes of the dialect ----------------===//
+
+#include "dshard/Dialect/DShard/IR/DShardOps.h"
+#include "mlir/Interfaces/FunctionInterfaces.h"
+
+using namespace mlir;
+using namespace mlir::dshard;
+
+#include "dshard/Dialect/DShard/IR/DShardDialect.cpp.inc"
+
+Operation *DShardDialect::materializeConstant(OpBuilder &builder,
+                                              Attribute value, Type type,
+                                              Location loc) {
+  auto elements = dyn_cast<ElementsAttr>(value);
+  if (!elements || elements.getType() != type)
+    return nullptr;
+  return ConstantOp::create(builder, loc, type, elements);
+}
+
+//===----------------------------------------------------------------------===//
+// Mesh and shardings of values
+//===----------------------------------------------------------------------===//
+
+MeshAttr mlir::dshard::getMesh(Operation *op) {
+  for (; op; op = op->getParentOp())
+    if (auto mesh = op->getAttrOfType<MeshAttr>(meshAttrName))
+      return mesh;
+  return {};
+}
+
+/// The function whose argument `value` is.
+static FunctionOpInterface getFunctionOf(BlockArgument argument) {
+  if (!argument.getOwner()->isEntryBlock())
+    return {};
+  return dyn_cast<FunctionOpInterface>(argument.getOwner()->getParentOp());
+}
+
+ShardingAttr mlir::dshard::getSharding(Value value) {
+  if (auto argument = dyn_cast<BlockArgument>(value)) {
+    FunctionOpInterface function = getFunctionOf(argument);
+    return function ? function.getArgAttrOfType<ShardingAttr>(
+                          argument.getArgNumber(), shardingAttrName)
+                    : ShardingAttr();
+  }
+  auto result = cast<OpResult>(value);
+  auto list = result.getOwner()->getAttrOfType<ArrayAttr>(shardingsAttrName);
+  if (!list || result.getResultNumber() >= list.size())
+    return {};
+  return dyn_cast<ShardingAttr>(list[result.getResultNumber()]);
+}
+
+void mlir::dshard::setSharding(Value value, ShardingAttr sharding) {
+  if (auto argument = dyn_cast<BlockArgument>(value)) {
+    if (FunctionOpInterface function = getFunctionOf(argument))
+      function.setArgAttr(argument.getArgNumber(), shardingAttrName, sharding);
+    return;
+  }
+  auto result = cast<OpResult>(value);
+  Operation *op = result.getOwner();
+  // `unit` stands for a result that has no sharding yet.
+  SmallVector<Attribute> list(op->getNumResults(),
+                              UnitAttr::get(op->getContext()));
+  if (auto old = op->getAttrOfType<ArrayAttr>(shardingsAttrName))
+    for (auto [i, entry] : llvm::enumerate(old.getValue()))
+      if (i < list.size())
+        list[i] = entry;
+  list[result.getResultNumber()] = sharding;
+  op->setAttr(shardingsAttrName, ArrayAttr::get(op->getContext(), list));
+}
+
+//===----------------------------------------------------------------------===//
+// Discardable attributes
+//===----------------------------------------------------------------------===//
+
+template <typename AttrT>
+static LogicalResult expect(Operation *op, NamedAttribute attribute,
+                            StringRef expected) {
+  if (isa<AttrT>(attribute.getValue()))
+    return success();
+  return op->emitError() << attribute.getName() << " is "
+                         << attribute.getValue() << ", expected " << expected;
+}
+
+static LogicalResult verifyShardings(Operation *op, NamedAttribute attribute) {
+  auto list = dyn_cast<ArrayAttr>(attribute.getValue());
+  if (!list || list.size() != op->getNumResults())
+    return op->emitError() << attribute.getName() << " is "
+                           << attribute.getValue() << ", expected a list of "
+                           << op->getNumResults()
+                           << " shardings, one per result";
+  for (auto [i, entry] : llvm::enumerate(list.getValue())) {
+    if (isa<UnitAttr>(entry))
+      continue;
+    auto sharding = dyn_cast<ShardingAttr>(entry);
+    if (!sharding)
+      return op->emitError() << attribute.getName() << " holds " << entry
+                             << ", expected a sharding";
+    auto type = dyn_cast<RankedTensorType>(op->getResult(i).getType());
+    if (!type)
+      return op->emitError()
+             << "sharding on result " << i << " of type "
+             << op->getResult(i).getType() << ", which is not a tensor";
+    std::string what = "result " + std::to_string(i);
+    if (failed(sharding.verifyFor(type, getMesh(op), what,
+                                  [&] { return op->emitOpError(); })))
+      return failure();
+  }
+  return success();
+}
+
+LogicalResult
+DShardDialect::verifyOperationAttribute(Operation *op,
+                                        NamedAttribute attribute) {
+  StringRef name = attribute.getName();
+  if (name == meshAttrName) {
+    if (!isa<ModuleOp>(op))
+      return op->emitError() << name << " belongs to the module";
+    return expect<MeshAttr>(op, attribute, "a #dshard.mesh");
+  }
+  if (name == phaseAttrName) {
+    if (!isa<ModuleOp>(op))
+      return op->emitError() << name << " belongs to the module";
+    return expect<StringAttr>(op, attribute, "the name of a phase");
+  }
+  if (name == shardingsAttrName)
+    return verifyShardings(op, attribute);
+  if (name == originAttrName)
+    return expect<OriginAttr>(op, attribute, "a #dshard.origin");
+  if (name == spmdAttrName) {
+    if (!isa<FunctionOpInterface>(op))
+      return op->emitError() << name << " belongs to a function";
+    return expect<UnitAttr>(op, attribute, "a unit");
+  }
+  return op->emitError() << "unknown attribute " << name
+                         << " on an op; known are dshard.mesh, dshard.phase, "
+                            "dshard.shardings, dshard.origin, dshard.spmd";
+}
+
+/// What arguments and results of functions have in common. `type` is the local
+/// type in the local phase, else the global one.
+static LogicalResult verifyValueAttribute(Operation *op, Type type,
+                                          DictionaryAttr siblings,
+                                          const Twine &what,
+                                          NamedAttribute attribute) {
+  StringRef name = attribute.getName();
+  if (name == shardingAttrName) {
+    auto sharding = dyn_cast<ShardingAttr>(attribute.getValue());
+    if (!sharding)
+      return op->emitError()
+             << what << ": " << name << " is " << attribute.getValue()
+             << ", expected a #dshard.sharding";
+    auto tensorType = dyn_cast<RankedTensorType>(type);
+    if (!tensorType)
+      return op->emitError() << what << ": sharding on type " << type
+                             << ", which is not a tensor";
+    RankedTensorType globalType = tensorType;
+    auto global = siblings.getAs<TypeAttr>(globalAttrName);
+    if (global)
+      if (auto ranked = dyn_cast<RankedTensorType>(global.getValue()))
+        globalType = ranked;
+    MeshAttr mesh = getMesh(op);
+    if (failed(sharding.verifyFor(globalType, mesh, what.str(),
+                                  [&] { return op->emitError(); })))
+      return failure();
+    if (!global || !mesh)
+      return success();
+    FailureOr<RankedTensorType> local = sharding.getLocalType(globalType, mesh);
+    if (failed(local) || *local != tensorType)
+      return op->emitError()
+             << what << ": local type " << tensorType << " is not that of "
+             << globalType << " under " << sharding << ", expected " << *local;
+    return success();
+  }
+  if (name == roleAttrName)
+    return expect<RoleAttr>(op, attribute, "a #dshard.role");
+  if (name == weightAttrName)
+    return expect<WeightAttr>(op, attribute, "a #dshard.weight");
+  if (name == globalAttrName) {
+    auto global = dyn_cast<TypeAttr>(attribute.getValue());
+    if (!global || !isa<RankedTensorType>(global.getValue()))
+      return op->emitError()
+             << what << ": " << name << " is " << attribute.getValue()
+             << ", expected a ranked tensor type";
+    return success();
+  }
+  if (name == stateAttrName || name == nameAttrName)
+    return expect<StringAttr>(op, attribute, "a name");
+  if (name == dimNamesAttrName)
+    return expect<ArrayAttr>(op, attribute, "a list with one name per dim");
+  if (name == originAttrName)
+    return expect<OriginAttr>(op, attribute, "a #dshard.origin");
+  return op->emitError()
+         << what << ": unknown attribute " << name
+         << "; known are dshard.sharding, dshard.role, dshard.weight, "
+            "dshard.global, dshard.state, dshard.name, dshard.dim_names, "
+            "dshard.origin";
+}
+
+LogicalResult
+DShardDialect::verifyRegionArgAttribute(Operation *op, unsigned regionIndex,
+                                        unsigned argIndex,
+                                        NamedAttribute attribute) {
+  auto function = dyn_cast<FunctionOpInterface>(op);
+  if (!function)
+    return op->emitError() << attribute.getName()
+                           << " belongs to arguments of functions";
+  return verifyValueAttribute(op, function.getArgumentTypes()[argIndex],
+                              function.getArgAttrDict(argIndex),
+                              "argument " + Twine(argIndex), attribute);
+}
+
+LogicalResult
+DShardDialect::verifyRegionResultAttribute(Operation *op, unsigned regionIndex,
+                                           unsigned resultIndex,
+                                           NamedAttribute attribute) {
+  auto function = dyn_cast<FunctionOpInterface>(op);
+  if (!function)
+    return op->emitError() << attribute.getName()
+                           << " belongs to results of functions";
+  return verifyValueAttribute(op, function.getResultTypes()[resultIndex],
+                              function.getResultAttrDict(resultIndex),
+                              "result " + Twine(resultIndex), attribute);
+}
