@@ -117,6 +117,11 @@ DShardDialect::verifyOperationAttribute(Operation *op,
       return op->emitError() << name << " belongs to the module";
     return expect<MeshAttr>(op, attribute, "a #dshard.mesh");
   }
+  if (name == modelAttrName) {
+    if (!isa<ModuleOp>(op))
+      return op->emitError() << name << " belongs to the module";
+    return expect<StringAttr>(op, attribute, "the path of a model");
+  }
   if (name == phaseAttrName) {
     if (!isa<ModuleOp>(op))
       return op->emitError() << name << " belongs to the module";
@@ -132,7 +137,7 @@ DShardDialect::verifyOperationAttribute(Operation *op,
     return expect<UnitAttr>(op, attribute, "a unit");
   }
   return op->emitError() << "unknown attribute " << name
-                         << " on an op; known are dshard.mesh, dshard.phase, "
+                         << " on an op; known are dshard.mesh, dshard.model, dshard.phase, "
                             "dshard.shardings, dshard.origin, dshard.spmd";
 }
 

@@ -18,6 +18,7 @@ namespace mlir::dshard {
 
 /// Names of the discardable attributes, in one place.
 inline constexpr llvm::StringLiteral meshAttrName = "dshard.mesh";
+inline constexpr llvm::StringLiteral modelAttrName = "dshard.model";
 inline constexpr llvm::StringLiteral phaseAttrName = "dshard.phase";
 inline constexpr llvm::StringLiteral shardingAttrName = "dshard.sharding";
 inline constexpr llvm::StringLiteral shardingsAttrName = "dshard.shardings";

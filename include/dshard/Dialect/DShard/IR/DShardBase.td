@@ -21,6 +21,7 @@ def DShard_Dialect : Dialect {
 
     Discardable attributes:
     - `dshard.mesh` on the module: `#dshard.mesh<...>`, one per module.
+    - `dshard.model` on the module: the path of the .onnx, as given; weights lie beneath its folder.
     - `dshard.phase` on the module: the last phase whose gate passed.
     - `dshard.shardings` on an op: one `#dshard.sharding` per result.
     - `dshard.sharding`, `dshard.role`, `dshard.weight`, `dshard.global`,
