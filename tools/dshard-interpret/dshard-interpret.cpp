@@ -176,7 +176,7 @@ static double getDefaultTolerance(Precision precision, Type element) {
 }
 
 /// Compares the outputs by name; 0 when all are equal.
-static int compare(const Program &program, const Program &other,
+static int compare(Program &program, Program &other,
                    const CommandLine &commandLine) {
   std::vector<std::string> names = getResultNames(program.function);
   if (getResultNames(other.function) != names)
@@ -260,7 +260,7 @@ static int runPrograms(const CommandLine &commandLine) {
       return 1;
   }
 
-  const Program &first = programs.front();
+  Program &first = programs.front();
   std::vector<std::string> names = getResultNames(first.function);
   for (const auto &[name, path] : commandLine.outputs) {
     auto found = llvm::find(names, name);

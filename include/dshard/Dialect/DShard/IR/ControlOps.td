@@ -51,7 +51,7 @@ def DShard_YieldOp : Op<DShard_Dialect, "yield", [Pure, Terminator, ReturnLike,
   let summary = "hand values on from a region";
   let arguments = (ins Variadic<DShard_Tensor>:$values);
   let assemblyFormat = "($values^ `:` type($values))? attr-dict";
-  let builders = [OpBuilder<(ins), [{}]>];
+  let builders = [OpBuilder<(ins), [{ (void)$_state; }]>];
 }
 
 #endif
