@@ -5,7 +5,7 @@
 include "dshard/Dialect/DShard/IR/DShardOpBase.td"
 
 def DShard_ConstantOp : Op<DShard_Dialect, "constant", [
-    Pure, ConstantLike,
+    Pure, ConstantLike, AllTypesMatch<["value", "result"]>,
     DeclareOpInterfaceMethods<DShard_ShardingRuleInterface>,
     DeclareOpInterfaceMethods<DShard_PartitionInterface, ["partition"]>,
     DeclareOpInterfaceMethods<DShard_DecomposeInterface>,
@@ -16,7 +16,7 @@ def DShard_ConstantOp : Op<DShard_Dialect, "constant", [
   let description = [{The one op without `path` and `part`. Its local form slices the value.}];
   let arguments = (ins ElementsAttr:$value);
   let results = (outs DShard_Tensor:$result);
-  let assemblyFormat = "$value attr-dict `:` type($result)";
+  let assemblyFormat = "attr-dict $value";
   let hasFolder = 1;
   let hasVerifier = 1;
 }
