@@ -1,0 +1,125 @@
+//===- Passes.td - Passes of Transforms/Propagate ---------*- tablegen -*-===//
+#ifndef DSHARD_TRANSFORMS_PROPAGATE_PASSES_TD
+#define DSHARD_TRANSFORMS_PROPAGATE_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+class DShard_ModulePass<string flag> : Pass<flag, "::mlir::ModuleOp"> {
+  let dependentDialects = ["::mlir::dshard::DShardDialect"];
+}
+
+def VerifyAnnotatedPass : DShard_ModulePass<"dshard-verify-annotated"> {
+  let summary = "check the shardings that the strategies wrote";
+  let description = [{
+    The gate of the annotate phase. Changes nothing.
+
+    **Constraints**
+    - (annotated_c1) the module has one `dshard.mesh`, and `pp` shards no tensor.
+    - (annotated_c2) every tensor has static dims.
+    - (annotated_c3) every sharding suits its tensor (sharding_c1..c5); a dim of a
+      parameter that does not divide is left to `dshard-pad`.
+    - (annotated_c4) every dshard op but `dshard.constant` has `path` and `part`.
+    - (annotated_c5) every op has a sharding rule, and the rule is sound (rule_c1..).
+    - (annotated_c6) no `dshard.repeat` or `dshard.if`: they are not sharded yet.
+  }];
+}
+
+def PadPass : DShard_ModulePass<"dshard-pad"> {
+  let summary = "pad the vocabulary to a multiple of its axes";
+  let description = [{
+    A parameter whose sharded vocabulary dim does not divide grows: its argument
+    type takes the next multiple, `#dshard.weight` keeps the stored type (the
+    loader fills with zeros). A look-up wraps negative indices first, so that
+    they still count from the model's own end. A product with it gets zero
+    columns, which are cropped from the result; a remark names the cost.
+
+    Example: `gather %table[250, h]` sharded over tp=4 on dim 0 becomes
+    `gather %table[252, h]`.
+
+    **Constraints**
+    - (pad_pass_c1) only the dim that a `dshard.gather` looks up in, or that a
+      `dshard.matmul` keeps, can be padded; any other dim that does not divide is
+      an error that names the sizes that do.
+  }];
+}
+
+def PropagatePass : DShard_ModulePass<"dshard-propagate"> {
+  let summary = "give every value one closed sharding";
+  let description = [{
+    Spreads the annotated shardings along the ops' factors, forward and backward,
+    until nothing changes. An argument without annotation is replicated. Where two
+    shardings meet on one factor, or two factors want one axis, the candidate that
+    moves the fewest bytes (times the link's cost) wins, in a stable order; a
+    remark names the loser. Open dims are closed at the end, and results of
+    functions get the sharding of what they return unless they declare one.
+
+    Example: with `%w [{}, {"tp"} ]` alone annotated, `%h = matmul %x, %w` gets
+    `[{}, {"tp"} ]`.
+
+    **Constraints**
+    - (propagate_c1) closed dims never change.
+    - (propagate_c2) no reduce, gather or ring factor shards a result.
+  }];
+}
+
+def InsertReshardsPass : DShard_ModulePass<"dshard-insert-reshards"> {
+  let summary = "make every change of sharding an op";
+  let description = [{
+    After it every op's operands agree factor by factor with its rule, and every
+    result has the sharding that follows from them: where that is not the one
+    wanted (a partial product, say) a `dshard.reshard` with `why` follows.
+
+    Example: `%p = matmul %h, %w2` over a sharded contraction is partial over tp;
+    `dshard.reshard %p to <[{}, {} ]> why "row-parallel output of mlp.w2"`.
+
+    **Constraints**
+    - (insert_reshards_c1) every value has a closed sharding (`dshard-propagate`).
+    - (insert_reshards_c2) a partial value reaches only ops that are linear in it.
+  }];
+}
+
+def FullyShardPass : DShard_ModulePass<"dshard-fully-shard"> {
+  let summary = "decide the storage sharding of parameters";
+  let description = [{
+    With `--fsdp=none` (and without data axes) the storage sharding of a parameter is
+    its compute sharding: nothing changes.
+
+    **Constraints**
+    - (fully_shard_c1) dp_replicate, dp_shard and cp have size 1: data, fully-sharded
+      and context parallelism are not built yet.
+  }];
+}
+
+def VerifyPartialPass : DShard_ModulePass<"dshard-verify-partial"> {
+  let summary = "check that partial values are only used where that is right";
+  let description = [{
+    **Constraints**
+    - (partial_c1) an op that consumes a partial value is linear in it.
+    - (partial_c2) add and sub take both operands partial over the same axes, or none.
+    - (partial_c3) no product of two partial values.
+    - (partial_c4) partial axes are neither dropped nor introduced without a reshard:
+      a result is partial over its operands' axes and its sharded reduce factors.
+    - (partial_c5) the kinds of what comes together agree.
+    - (partial_c6) a function returns no partial value unless its result declares it.
+  }];
+}
+
+def VerifyResolvedPass : DShard_ModulePass<"dshard-verify-resolved"> {
+  let summary = "check that every value has one sharding and every op agrees";
+  let description = [{
+    The gate of the resolve phase. Changes nothing.
+
+    **Constraints**
+    - (resolved_c1) every value has a sharding, and no dim is open.
+    - (resolved_c2) a factor is sharded alike on all operands and results.
+    - (resolved_c3) an axis shards one factor of an op.
+    - (resolved_c4) no gather factor is sharded.
+    - (resolved_c5) a function returns what its results declare.
+    - (resolved_c6) a gradient has the sharding of its parameter's storage.
+    - (resolved_c7) state is written only where an argument declares it.
+    - (resolved_c8) every dshard op but `dshard.constant` has `path` and `part`;
+      shardings suit their tensors (sharding_c1..c5).
+  }];
+}
+
+#endif

@@ -1,0 +1,179 @@
+//===- Pad.cpp - Pad the vocabulary to a multiple of its axes -------------===//
+
+#include "dshard/Dialect/DShard/IR/DShardBuilder.h"
+#include "dshard/Transforms/Propagate/FactorSharding.h"
+#include "dshard/Transforms/Propagate/Gates.h"
+#include "dshard/Transforms/Propagate/Passes.h"
+
+namespace mlir::dshard {
+#define GEN_PASS_DEF_PADPASS
+#include "dshard/Transforms/Propagate/Passes.h.inc"
+} // namespace mlir::dshard
+
+using namespace mlir;
+using namespace mlir::dshard;
+
+namespace {
+/// One dim of one value that grows.
+struct Padding {
+  Value value;
+  int64_t dim, size, padded;
+};
+
+/// What padding a parameter means for each of its uses, found before anything
+/// is changed.
+struct PaddingPlan {
+  llvm::SmallVector<Padding> transposed; ///< results that grow along
+  llvm::SmallVector<GatherOp> lookups;   ///< their indices must not go negative
+  llvm::SmallVector<MatMulOp> products;  ///< their last (or row) dim is cropped
+  llvm::SmallVector<int64_t> productDims;
+};
+} // namespace
+
+/// "1, 2 and 5": the sizes up to 64 that divide `size`.
+static std::string listDivisors(int64_t size) {
+  std::string text;
+  for (int64_t n = 1; n <= std::min<int64_t>(size, 64); ++n)
+    if (size % n == 0)
+      text += (text.empty() ? "" : ", ") + std::to_string(n);
+  return text;
+}
+
+/// The use that cannot take a padded dim, or null.
+static Operation *detectUses(const Padding &padding, PaddingPlan &plan) {
+  for (OpOperand &use : padding.value.getUses()) {
+    Operation *user = use.getOwner();
+    if (auto transpose = dyn_cast<TransposeOp>(user)) {
+      const auto *it = llvm::find(transpose.getPermutation(), padding.dim);
+      Padding next{transpose.getResult(),
+                   it - transpose.getPermutation().begin(), padding.size,
+                   padding.padded};
+      plan.transposed.push_back(next);
+      if (Operation *bad = detectUses(next, plan))
+        return bad;
+    } else if (auto gather = dyn_cast<GatherOp>(user)) {
+      if (use.getOperandNumber() != 0 ||
+          static_cast<int64_t>(gather.getDim()) != padding.dim)
+        return user;
+      plan.lookups.push_back(gather);
+    } else if (auto matmul = dyn_cast<MatMulOp>(user)) {
+      auto type = cast<RankedTensorType>(padding.value.getType());
+      bool isRhs = use.getOperandNumber() == 1;
+      bool transposed =
+          isRhs ? matmul.getTransposeRhs() : matmul.getTransposeLhs();
+      // The kept dim of the right operand is its last, of the left its last but
+      // one.
+      int64_t kept = type.getRank() - (isRhs != transposed ? 1 : 2);
+      if (padding.dim != kept || matmul.getLhs() == matmul.getRhs())
+        return user;
+      auto result = cast<RankedTensorType>(matmul.getResult().getType());
+      plan.products.push_back(matmul);
+      plan.productDims.push_back(result.getRank() - (isRhs ? 1 : 2));
+    } else {
+      return user;
+    }
+  }
+  return nullptr;
+}
+
+static RankedTensorType growDim(Type type, int64_t dim, int64_t size) {
+  auto tensor = cast<RankedTensorType>(type);
+  llvm::SmallVector<int64_t> shape(tensor.getShape());
+  shape[dim] = size;
+  return tensor.clone(shape);
+}
+
+static void applyPadding(const Padding &padding, const PaddingPlan &plan,
+                         MeshAttr mesh) {
+  for (const Padding &grown : plan.transposed) {
+    Value value = grown.value;
+    value.setType(growDim(value.getType(), grown.dim, grown.padded));
+  }
+  for (GatherOp gather : plan.lookups) {
+    // Negative indices count from the model's end, not from the padded one.
+    OpBuilder builder(gather);
+    DShardBuilder make(builder, gather);
+    Value indices = gather.getIndices();
+    Type element = DShardBuilder::typeOf(indices).getElementType();
+    Value isNegative =
+        make.compare(indices, make.scalar(0, element), ComparePredicate::lt);
+    Value wrapped = make.binary<AddOp>(
+        indices, make.scalar(static_cast<double>(padding.size), element));
+    gather.getIndicesMutable().assign(
+        make.select(isNegative, wrapped, indices));
+  }
+  for (auto [matmul, dim] : llvm::zip(plan.products, plan.productDims)) {
+    OpBuilder builder(matmul);
+    builder.setInsertionPointAfter(matmul);
+    DShardBuilder make(builder, matmul);
+    MatMulOp product = matmul;
+    Value result = product.getResult();
+    result.setType(growDim(result.getType(), dim, padding.padded));
+    Value cropped = make.sliceDim(result, dim, 0, padding.size);
+    result.replaceAllUsesExcept(cropped, cropped.getDefiningOp());
+  }
+}
+
+/// Pads one dim of a parameter if its axes do not divide it.
+static LogicalResult padDim(func::FuncOp function, BlockArgument arg,
+                            int64_t dim, const AxisPieces &axes,
+                            MeshAttr mesh) {
+  auto type = cast<RankedTensorType>(arg.getType());
+  int64_t size = type.getDimSize(dim), shards = getSize(axes);
+  if (size % shards == 0)
+    return success();
+  Padding padding{arg, dim, size, (size + shards - 1) / shards * shards};
+  std::string name = describeValue(arg);
+  PaddingPlan plan;
+  if (Operation *bad = detectUses(padding, plan)) {
+    InFlightDiagnostic diagnostic =
+        emitError(arg.getLoc())
+        << name << ": dim " << dim << " of size " << size
+        << " is not divisible by " << describe(axes, mesh) << " of " << shards
+        << " ranks; sizes that divide it are " << listDivisors(size);
+    diagnostic.attachNote(bad->getLoc())
+        << "only a vocabulary dim is padded; this "
+        << bad->getName().stripDialect() << " uses the dim otherwise";
+    return diagnostic;
+  }
+  double extra = getTensorBytes(type) / static_cast<double>(size) *
+                 static_cast<double>(padding.padded - size);
+  InFlightDiagnostic remark =
+      emitRemark(arg.getLoc())
+      << name << ": dim " << dim << " padded from " << size << " to "
+      << padding.padded << " for " << describe(axes, mesh) << " of " << shards
+      << " ranks: " << static_cast<int64_t>(extra) << " bytes more in all";
+  if (!plan.products.empty())
+    remark << ", and " << describeOp(plan.products.front())
+           << " is gathered and cropped to " << size;
+  applyPadding(padding, plan, mesh);
+  arg.setType(growDim(type, dim, padding.padded));
+  llvm::SmallVector<Type> inputs(function.getArgumentTypes());
+  inputs[arg.getArgNumber()] = arg.getType();
+  function.setType(FunctionType::get(function.getContext(), inputs,
+                                     function.getResultTypes()));
+  return success();
+}
+
+namespace {
+struct PadPass : mlir::dshard::impl::PadPassBase<PadPass> {
+  void runOnOperation() override {
+    FailureOr<MeshAttr> mesh = getMeshOrEmitError(getOperation());
+    if (failed(mesh))
+      return signalPassFailure();
+    for (auto function : getOperation().getOps<func::FuncOp>()) {
+      if (function.isExternal())
+        continue;
+      for (BlockArgument arg : function.getArguments()) {
+        ShardingAttr sharding = getValueSharding(arg);
+        if (!sharding || !isParameterValue(arg))
+          continue;
+        Layout layout = readLayout(sharding, *mesh);
+        for (auto [dim, axes] : llvm::enumerate(layout.dims))
+          if (failed(padDim(function, arg, dim, axes, *mesh)))
+            return signalPassFailure();
+      }
+    }
+  }
+};
+} // namespace
