@@ -136,7 +136,7 @@ Status Validator::value(const Program &program, const InstructionInfo &info,
   const std::string &name = valueInfo.name;
   std::string full = what + ": value '" + name + "'";
   constexpr int64_t most = std::numeric_limits<int64_t>::max();
-  constexpr int64_t large = int64_t{1} << 48; // leaves room for products
+  constexpr int64_t large = int64_t{1} << 40; // leaves room for products
   auto isOne = [&](std::initializer_list<const char *> names) {
     return std::any_of(names.begin(), names.end(),
                        [&](const char *other) { return name == other; });
