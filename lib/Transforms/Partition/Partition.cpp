@@ -24,7 +24,7 @@ struct Partitioner {
   FailureOr<RankedTensorType> getLocalType(Value value, Operation *user);
   LogicalResult convertOp(Operation *op, OpBuilder &builder);
   LogicalResult convertReshard(ReshardOp op, OpBuilder &builder);
-  LogicalResult convertSignature(Block &local);
+  LogicalResult convertSignature(Block &global, Block &local);
 };
 } // namespace
 
@@ -150,10 +150,10 @@ LogicalResult Partitioner::convertOp(Operation *op, OpBuilder &builder) {
 }
 
 /// Local types outside; the global ones stay as attributes for the loader.
-LogicalResult Partitioner::convertSignature(Block &local) {
-  Operation *terminator = function.getBody().front().getTerminator();
+LogicalResult Partitioner::convertSignature(Block &global, Block &local) {
+  Operation *terminator = global.getTerminator();
   llvm::SmallVector<Type> inputs, outputs;
-  for (BlockArgument arg : function.getArguments()) {
+  for (BlockArgument arg : global.getArguments()) {
     FailureOr<RankedTensorType> type = getLocalType(arg, function);
     if (failed(type))
       return failure();
@@ -176,16 +176,19 @@ LogicalResult Partitioner::convertSignature(Block &local) {
 }
 
 LogicalResult Partitioner::run() {
-  auto local = std::make_unique<Block>();
-  if (failed(convertSignature(*local)))
+  Block &global = function.getBody().front();
+  // Behind the global block until it replaces it, so that local forms can look up
+  // the module.
+  auto *local = new Block();
+  function.getBody().push_back(local);
+  auto builder = OpBuilder::atBlockEnd(local);
+  if (failed(convertSignature(global, *local)))
     return failure();
-  OpBuilder builder = OpBuilder::atBlockEnd(local.get());
-  for (Operation &op : function.getBody().front())
+  for (Operation &op : global)
     if (failed(convertOp(&op, builder)))
       return failure();
-  function.getBody().front().dropAllReferences();
-  function.getBody().front().erase();
-  function.getBody().push_back(local.release());
+  global.dropAllReferences();
+  global.erase();
   return success();
 }
 
