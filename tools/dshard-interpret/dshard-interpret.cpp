@@ -221,6 +221,7 @@ static int runPrograms(const CommandLine &commandLine) {
   DialectRegistry registry;
   registry.insert<DShardDialect, func::FuncDialect>();
   MLIRContext context(registry, MLIRContext::Threading::DISABLED);
+  context.printOpOnDiagnostic(false);
   ScopedDiagnosticHandler handler(
       &context, [](Diagnostic &diagnostic) { printDiagnostic(diagnostic); });
 
