@@ -520,23 +520,23 @@ FailureOr<RankedTensorType> ShardingAttr::getLocalType(RankedTensorType global,
   return RankedTensorType::get(shape, global.getElementType());
 }
 
-LogicalResult
-ShardingAttr::verifyFor(RankedTensorType type, MeshAttr mesh, StringRef what,
-                        function_ref<InFlightDiagnostic()> emitError) const {
+LogicalResult mlir::dshard::verifyShardingBeforePadding(
+    ShardingAttr sharding, RankedTensorType type, MeshAttr mesh, StringRef what,
+    function_ref<InFlightDiagnostic()> emitError) {
   // sharding_c1
-  if (static_cast<int64_t>(getDims().size()) != type.getRank())
-    return emitError() << what << ": sharding has " << getDims().size()
+  if (static_cast<int64_t>(sharding.getDims().size()) != type.getRank())
+    return emitError() << what << ": sharding has " << sharding.getDims().size()
                        << " dims, " << type << " has " << type.getRank();
   // sharding_c5
-  if (isPartial() && getKind() == ReductionKind::mean &&
+  if (sharding.isPartial() && sharding.getKind() == ReductionKind::mean &&
       type.getElementType().isIntOrIndex())
     return emitError() << what
                        << ": partial kind mean is not for the integers of "
                        << type << "; use sum";
   SmallVector<AxisRefAttr> used;
-  for (DimShardingAttr dim : getDims())
+  for (DimShardingAttr dim : sharding.getDims())
     llvm::append_range(used, dim.getAxes());
-  llvm::append_range(used, getPartial());
+  llvm::append_range(used, sharding.getPartial());
   if (!mesh) {
     if (used.empty())
       return success();
@@ -544,8 +544,16 @@ ShardingAttr::verifyFor(RankedTensorType type, MeshAttr mesh, StringRef what,
                        << ", but the module has no mesh";
   }
   // sharding_c2
-  if (failed(verifyAxes(used, mesh, what, emitError)))
+  return verifyAxes(used, mesh, what, emitError);
+}
+
+LogicalResult
+ShardingAttr::verifyFor(RankedTensorType type, MeshAttr mesh, StringRef what,
+                        function_ref<InFlightDiagnostic()> emitError) const {
+  if (failed(verifyShardingBeforePadding(*this, type, mesh, what, emitError)))
     return failure();
+  if (!mesh)
+    return success();
   // sharding_c3
   for (auto [i, dim] : llvm::enumerate(getDims())) {
     int64_t shards = mesh.getSize(dim.getAxes());

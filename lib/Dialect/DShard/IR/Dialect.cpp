@@ -164,6 +164,11 @@ static LogicalResult verifyValueAttribute(Operation *op, Type type,
       if (auto ranked = dyn_cast<RankedTensorType>(global.getValue()))
         globalType = ranked;
     MeshAttr mesh = getMesh(op);
+    auto role = siblings.getAs<RoleAttr>(roleAttrName);
+    if (!global && role && role.getValue() == Role::param)
+      return verifyShardingBeforePadding(sharding, globalType, mesh,
+                                         what.str(),
+                                         [&] { return op->emitError(); });
     if (failed(sharding.verifyFor(globalType, mesh, what.str(),
                                   [&] { return op->emitError(); })))
       return failure();

@@ -1,0 +1,121 @@
+//===- Passes.td - Passes of Transforms/Graph -------------*- tablegen -*-===//
+#ifndef DSHARD_TRANSFORMS_GRAPH_PASSES_TD
+#define DSHARD_TRANSFORMS_GRAPH_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+class DShard_GraphPass<string flag> : Pass<flag, "::mlir::ModuleOp"> {
+  let dependentDialects = ["::mlir::dshard::DShardDialect"];
+}
+
+def CanonicalizeGraphPass : DShard_GraphPass<"dshard-canonicalize-graph"> {
+  let summary = "fold reshapes and transposes, drop what nobody reads";
+  let description = [{
+    Two reshapes in a row become one, a transpose of a transpose their
+    composition, one that does nothing its operand. An op with a sharding is left
+    alone.
+
+    Example: `reshape (reshape %x : 2x8 -> 16) : 16 -> 4x4` is `reshape %x : 2x8 -> 4x4`.
+  }];
+}
+
+def CsePass : DShard_GraphPass<"dshard-cse"> {
+  let summary = "compute equal values once";
+  let description = [{
+    Upstream CSE compares inherent attributes, so `path` and `why` block it. This
+    one ignores `path`, `why` and `dshard.origin`: the op that stays takes the
+    longest module path that both lie in and all the whys. Ops of different `part`
+    stay apart.
+
+    Example: a cosine of one table in `model.layers.0` and in `model.layers.1` is
+    computed once, in `model.layers`.
+  }];
+}
+
+def FoldConstantsPass : DShard_GraphPass<"dshard-fold-constants"> {
+  let summary = "evaluate ops on constants, within a budget";
+  let description = [{
+    By the reference semantics (EvaluateInterface), every result rounded to its
+    element type: index ranges, rotary tables, mask grids. A result larger than
+    `max-elements` stays an op, and so does everything once the new constants
+    hold `total-elements`.
+
+    **Constraints**
+    - (fold_constants_c1) integers above 2^53 are not computed with.
+  }];
+  let options = [
+    Option<"maxElements", "max-elements", "int64_t", "65536", "largest result in elements">,
+    Option<"totalElements", "total-elements", "int64_t", "4194304", "all results together">];
+}
+
+def RaiseRmsNormPass : DShard_GraphPass<"dshard-raise-rms-norm"> {
+  let summary = "find root-mean-square normalisations";
+  let description = [{
+    `weight * (x * 1/sqrt(mean(x^2, last dim) + epsilon))` becomes
+    `dshard.rms_norm`, with the root as `rsqrt`, `reciprocal(sqrt)`, a division by
+    `sqrt` or a quotient `1 / sqrt`, the square as `pow` or `mul`, the operands of
+    products in either order. Casts around it to f32 and back (16-bit models)
+    disappear: the op computes in f32.
+  }];
+}
+
+def RaiseRotaryPass : DShard_GraphPass<"dshard-raise-rotary"> {
+  let summary = "find rotary position embeddings";
+  let description = [{
+    `x * cos + concat(-x[D/2:], x[:D/2]) * sin` becomes `dshard.rotary`. Its tables
+    have half the width: those of the model are the same half twice, which is
+    checked by following them to the concat (or to a constant of equal halves).
+  }];
+}
+
+def RaiseSwigluPass : DShard_GraphPass<"dshard-raise-swiglu"> {
+  let summary = "find silu and silu(gate) * up";
+  let description = [{
+    `x * sigmoid(x)` becomes `dshard.silu`, and that times another value
+    `dshard.swiglu`. A silu that is read more than once stays.
+  }];
+}
+
+def RaiseGeluPass : DShard_GraphPass<"dshard-raise-gelu"> {
+  let summary = "find Gaussian error linear units";
+  let description = [{
+    `x * 0.5 * (1 + erf(x / sqrt(2)))` and
+    `0.5 * x * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))`, factors in any order,
+    become `dshard.gelu`.
+  }];
+}
+
+def RaiseAttentionPass : DShard_GraphPass<"dshard-raise-attention"> {
+  let summary = "find attention, and what its mask says";
+  let description = [{
+    `softmax(scale * q k^T [softcap] + mask) v` becomes `dshard.attention`: no value
+    of the size of the scores is left.
+    - The transposed key is any chain of reshapes, transposes and broadcasts that
+      amounts to it; a repetition of KV heads in that chain becomes grouped heads.
+    - The scale is the product of all scalar factors of query, key and scores.
+    - The mask is taken apart: a comparison of index grids is `causal` (with offset)
+      or `window`, what depends on batch and key alone is `key_padding`; a look-up
+      (gather_nd) of a padding mask on its own index grid is that mask.
+    - A mask that is added as a finite number leaves a row that attends nothing
+      uniform; with -inf, or chosen away after a test for not-a-number, it is zero.
+
+    **Constraints**
+    - (raise_attention_c1) a mask that is none of these leaves the ops as they are,
+      with a remark that says which part was not understood.
+  }];
+}
+
+def VerifyGraphPass : DShard_GraphPass<"dshard-verify-graph"> {
+  let summary = "check what the graph phase leaves";
+  let description = [{
+    The gate of the graph phase. Changes nothing.
+
+    **Constraints**
+    - (graph_c1) only functions and ops of the dshard dialect, no collectives.
+    - (graph_c2) every dshard op but `dshard.constant` has `path` and `part`.
+    - (graph_c3) every tensor has static dims.
+    - (graph_c4) every compute op has a sound sharding rule.
+  }];
+}
+
+#endif

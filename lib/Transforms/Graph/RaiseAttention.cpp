@@ -1,0 +1,440 @@
+//===- RaiseAttention.cpp - Find attention, and what its mask says --------===//
+
+#include "IndexGrid.h"
+#include "Match.h"
+#include "View.h"
+#include "dshard/Transforms/Graph/Passes.h"
+#include <cmath>
+
+namespace mlir::dshard {
+#define GEN_PASS_DEF_RAISEATTENTIONPASS
+#include "dshard/Transforms/Graph/Passes.h.inc"
+} // namespace mlir::dshard
+
+using namespace mlir;
+using namespace mlir::dshard;
+
+namespace {
+/// What a boolean mask [B,H,S,T] says; true: may attend.
+struct Mask {
+  std::optional<int64_t> causalOffset; // j <= i + offset
+  std::optional<int64_t> lowerBound;   // j > i + bound
+  SmallVector<Value> paddings;         // [1 or B, 1, 1, T] of i1
+};
+
+struct Attention {
+  Value query, key, value;
+  double scale = 1, softcap = 0;
+  Mask mask;
+  FullyMasked fullyMasked = FullyMasked::zero;
+};
+
+/// The sizes of the scores [B,H,S,T].
+struct ScoreSizes {
+  int64_t B, H, S, T;
+};
+
+/// Takes masks apart; says in `reason` what it does not understand.
+class MaskReader {
+public:
+  MaskReader(ScoreSizes sizes, Mask &mask) : sizes(sizes), mask(mask) {}
+  bool read(Value value);
+  /// A mask that is added to the scores.
+  bool readAdded(Value value, FullyMasked &fullyMasked);
+  std::string reason;
+
+private:
+  bool readCompare(CompareOp op);
+  bool readGrid(const IndexGrid &difference);
+  bool readConstant(Value value);
+  bool readPadding(Value value);
+  bool fail(Value value, const Twine &text) {
+    if (reason.empty()) {
+      llvm::raw_string_ostream os(reason);
+      os << text;
+      if (Operation *op = value.getDefiningOp())
+        os << " (" << op->getName().getStringRef() << " of " << value.getType()
+           << ")";
+    }
+    return false;
+  }
+  void restrictCausal(int64_t offset) {
+    mask.causalOffset = std::min(mask.causalOffset.value_or(offset), offset);
+  }
+  ScoreSizes sizes;
+  Mask &mask;
+};
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Masks
+//===----------------------------------------------------------------------===//
+
+/// offset + p i + q j <= 0 for query i and key j, of the last two dims.
+bool MaskReader::readGrid(const IndexGrid &grid) {
+  size_t rank = grid.steps.size();
+  for (size_t d = 0; d + 2 < rank; ++d)
+    if (grid.steps[d] != 0)
+      return false;
+  int64_t c = grid.offset, p = rank >= 2 ? grid.steps[rank - 2] : 0,
+          q = rank >= 1 ? grid.steps[rank - 1] : 0;
+  auto most = [](int64_t step, int64_t size) {
+    return std::max<int64_t>(0, step * (size - 1));
+  };
+  if (c + most(p, sizes.S) + most(q, sizes.T) <= 0)
+    return true; // holds everywhere
+  // One query, or one key: its step is 0 whatever the model meant.
+  if (p == 0 && sizes.S == 1)
+    p = -q;
+  if (q == 0 && sizes.T == 1)
+    q = -p;
+  if (p == -1 && q == 1) {
+    restrictCausal(-c);
+    return true;
+  }
+  if (p == 1 && q == -1) { // i + c <= j
+    mask.lowerBound = std::max(mask.lowerBound.value_or(c - 1), c - 1);
+    return true;
+  }
+  return false;
+}
+
+bool MaskReader::readCompare(CompareOp op) {
+  std::optional<IndexGrid> lhs = findIndexGrid(op.getLhs()),
+                           rhs = findIndexGrid(op.getRhs());
+  if (!lhs || !rhs)
+    return false;
+  IndexGrid difference; // lhs - rhs
+  difference.steps.assign(op.getResult().getType().getRank(), 0);
+  auto add = [&](const IndexGrid &grid, int64_t sign) {
+    difference.offset += sign * grid.offset;
+    size_t lead = difference.steps.size() - grid.steps.size();
+    for (auto [i, step] : llvm::enumerate(grid.steps))
+      difference.steps[lead + i] += sign * step;
+  };
+  // Every order as "difference <= 0".
+  switch (op.getPredicate()) {
+  case ComparePredicate::le:
+  case ComparePredicate::lt:
+    add(*lhs, 1);
+    add(*rhs, -1);
+    break;
+  case ComparePredicate::ge:
+  case ComparePredicate::gt:
+    add(*rhs, 1);
+    add(*lhs, -1);
+    break;
+  default:
+    return false;
+  }
+  if (op.getPredicate() == ComparePredicate::lt ||
+      op.getPredicate() == ComparePredicate::gt)
+    difference.offset += 1;
+  return readGrid(difference);
+}
+
+/// A constant mask [S,T] that is causal.
+bool MaskReader::readConstant(Value value) {
+  if (std::optional<double> splat = matchSplat(value))
+    return *splat != 0;
+  auto constant = value.getDefiningOp<ConstantOp>();
+  SmallVector<HostTensor> elements;
+  ArrayRef<int64_t> shape = shapeOf(value);
+  if (!constant || shape.size() < 2 ||
+      typeOf(value).getNumElements() != sizes.S * sizes.T ||
+      shape.back() != sizes.T || failed(constant.evaluate({}, elements)))
+    return false;
+  ArrayRef<double> data = elements.front().data;
+  // The last key that query 0 attends is the offset.
+  int64_t attended = llvm::count(data.take_front(sizes.T), 1.0);
+  int64_t offset = attended - 1;
+  for (int64_t i = 0; i < sizes.S; ++i)
+    for (int64_t j = 0; j < sizes.T; ++j)
+      if ((data[i * sizes.T + j] != 0) != (j <= i + offset))
+        return false;
+  restrictCausal(offset);
+  return true;
+}
+
+/// What depends on batch and key alone.
+bool MaskReader::readPadding(Value value) {
+  ArrayRef<int64_t> shape = shapeOf(value);
+  if (shape.empty() || shape.back() != sizes.T)
+    return false;
+  for (size_t i = 0; i + 1 < shape.size(); ++i) {
+    bool isBatch = shape.size() == 4 && i == 0;
+    if (shape[i] != 1 && !(isBatch && shape[i] == sizes.B))
+      return false;
+  }
+  mask.paddings.push_back(value);
+  return true;
+}
+
+bool MaskReader::read(Value value) {
+  if (typeOf(value).getRank() > 4)
+    return fail(value, "the mask has more than 4 dims");
+  if (auto both = value.getDefiningOp<AndOp>())
+    return read(both.getLhs()) && read(both.getRhs());
+  if (value.getDefiningOp<ConstantOp>() && readConstant(value))
+    return true;
+  if (auto op = value.getDefiningOp<CompareOp>(); op && readCompare(op))
+    return true;
+  if (readPadding(value))
+    return true;
+  if (auto op = value.getDefiningOp<BroadcastToOp>())
+    return read(op.getInput());
+  if (auto op = value.getDefiningOp<ReshapeOp>()) {
+    // Leading dims of size 1 come and go; broadcasting adds them anyhow.
+    auto stripped = [](Value v) {
+      ArrayRef<int64_t> shape = shapeOf(v);
+      return shape.drop_while([](int64_t size) { return size == 1; });
+    };
+    if (stripped(value) == stripped(op.getInput()) &&
+        typeOf(op.getInput()).getRank() >= 2)
+      return read(op.getInput());
+  }
+  return fail(value,
+              "the mask is neither causal, nor a window, nor key padding");
+}
+
+bool MaskReader::readAdded(Value value, FullyMasked &fullyMasked) {
+  // Where a row attends nothing, a finite number leaves all scores alike.
+  auto isAway = [&](Value number) {
+    std::optional<double> away = matchSplat(number);
+    if (!away || *away > -1e4)
+      return false;
+    fullyMasked = std::isinf(*away) ? FullyMasked::zero : FullyMasked::uniform;
+    return true;
+  };
+  if (auto op = value.getDefiningOp<SelectOp>()) {
+    std::optional<double> kept = matchSplat(op.getTrueValue());
+    if (kept && *kept == 0 && isAway(op.getFalseValue()))
+      return read(op.getCondition());
+    kept = matchSplat(op.getFalseValue());
+    auto negated = op.getCondition().getDefiningOp<NotOp>();
+    if (kept && *kept == 0 && negated && isAway(op.getTrueValue()))
+      return read(negated.getInput());
+  }
+  // cast(not(mask)) * -3.4e38
+  bool isProduct =
+      matchCommutative<MulOp>(value, [&](Value factor, Value away) {
+        auto cast = factor.getDefiningOp<CastOp>();
+        auto negated = cast ? skipCasts(cast).getDefiningOp<NotOp>() : NotOp();
+        return negated && isAway(away) && read(negated.getInput());
+      });
+  if (isProduct)
+    return true;
+  if (Operation *op = value.getDefiningOp())
+    if (isa<BroadcastToOp>(op) ||
+        (isa<CastOp>(op) && isa<FloatType>(elementTypeOf(op->getOperand(0)))))
+      return readAdded(op->getOperand(0), fullyMasked);
+  return fail(value, "what is added to the scores is no mask");
+}
+
+/// The padding as [B,T].
+static Value buildKeyPadding(DShardBuilder &make, Value padding,
+                             ScoreSizes sizes) {
+  Value table = padding;
+  while (isa_and_nonnull<ReshapeOp, BroadcastToOp>(table.getDefiningOp()) &&
+         !isa<GatherNdOp>(table.getDefiningOp())) {
+    // Past views that keep batch and key in their places.
+    Value from = table.getDefiningOp()->getOperand(0);
+    if (typeOf(from).getNumElements() != typeOf(table).getNumElements())
+      break;
+    table = from;
+  }
+  // A look-up of the mask on its own index grid is the mask.
+  if (auto gather = table.getDefiningOp<GatherNdOp>()) {
+    ArrayRef<int64_t> from = shapeOf(gather.getInput()), shape = shapeOf(table);
+    int64_t last = shape.size() - 1;
+    if (gather.getBatchDims() == 0 && from.size() == 2 && !shape.empty() &&
+        from[0] == shape[0] && from[1] == shape[last] &&
+        from[0] * from[1] == typeOf(table).getNumElements() &&
+        isOwnIndex(gather.getIndices(), {0, last}))
+      table = gather.getInput();
+  }
+  int64_t rows = typeOf(table).getNumElements() / sizes.T;
+  return make.broadcastTo(make.reshape(table, {rows, sizes.T}),
+                          {sizes.B, sizes.T});
+}
+
+//===----------------------------------------------------------------------===//
+// Attention
+//===----------------------------------------------------------------------===//
+
+/// Scores before the softmax: [softcap (] scale * q k^T [)]
+static MatMulOp readScores(Value value, Attention &attention) {
+  double scale = 1;
+  Value inner = skipScales(value, scale);
+  if (auto tanh = inner.getDefiningOp<TanhOp>()) {
+    // c tanh(x / c)
+    double within = 1;
+    Value scores = skipScales(tanh.getInput(), within);
+    attention.softcap = scale;
+    attention.scale *= within * scale;
+    return scores.getDefiningOp<MatMulOp>();
+  }
+  attention.scale *= scale;
+  return inner.getDefiningOp<MatMulOp>();
+}
+
+/// [B,H,T,last] (or its transposed) as repeated heads of [B,Hkv,T,last].
+static Value findKeyOrValue(Value value, double *scale, ScoreSizes sizes,
+                            int64_t last, bool transposed) {
+  return findSource(value, scale, [&](Value source, const View &view) {
+    ArrayRef<int64_t> shape = shapeOf(source);
+    if (shape.size() != 4 || shape[0] != sizes.B || shape[1] == 0 ||
+        sizes.H % shape[1] != 0 || shape[2] != sizes.T || shape[3] != last)
+      return false;
+    int64_t heads = shape[1];
+    View expected;
+    expected.dims = {{{sizes.B, heads * sizes.T * last}},
+                     {{heads, sizes.T * last}, {sizes.H / heads, 0}},
+                     {{sizes.T, last}},
+                     {{last, 1}}};
+    if (transposed)
+      std::swap(expected.dims[2], expected.dims[3]);
+    return view == expected.normalized();
+  });
+}
+
+/// softmax(scores) v. A product that has no softmax is no attention; one that
+/// has, but is not understood, gives the reason.
+static std::optional<Attention> detectAttention(MatMulOp op,
+                                                std::string &reason) {
+  Attention attention;
+  if (op.getResult().getType().getRank() != 4 || op.getTransposeLhs() ||
+      op.getTransposeRhs())
+    return std::nullopt;
+  Value weights = skipCasts(op.getLhs());
+  // where(is_nan(p), 0, p): what -inf gives a row that attends nothing.
+  if (auto guard = weights.getDefiningOp<SelectOp>()) {
+    auto test = guard.getCondition().getDefiningOp<IsNanOp>();
+    std::optional<double> zero = matchSplat(guard.getTrueValue());
+    if (!test || test.getInput() != guard.getFalseValue() || !zero ||
+        *zero != 0)
+      return std::nullopt;
+    weights = skipCasts(guard.getFalseValue());
+  }
+  auto softmax = weights.getDefiningOp<SoftmaxOp>();
+  if (!softmax || softmax.getDim() != 3 ||
+      typeOf(softmax.getInput()).getRank() != 4)
+    return std::nullopt;
+  ArrayRef<int64_t> shape = shapeOf(softmax);
+  ScoreSizes sizes{shape[0], shape[1], shape[2], shape[3]};
+  MaskReader reader(sizes, attention.mask);
+
+  // The mask.
+  Value scores = skipCasts(softmax.getInput());
+  MatMulOp product;
+  if (auto select = scores.getDefiningOp<SelectOp>()) {
+    std::optional<double> away = matchSplat(select.getFalseValue());
+    if (!away || *away > -1e4) {
+      reason = "scores are chosen by something that is no mask";
+      return std::nullopt;
+    }
+    attention.fullyMasked =
+        std::isinf(*away) ? FullyMasked::zero : FullyMasked::uniform;
+    if (!reader.read(select.getCondition())) {
+      reason = reader.reason;
+      return std::nullopt;
+    }
+    product = readScores(skipCasts(select.getTrueValue()), attention);
+  } else if (auto add = scores.getDefiningOp<AddOp>()) {
+    for (int i : {0, 1}) {
+      Attention trial = attention;
+      product = readScores(skipCasts(add->getOperand(i)), trial);
+      if (!product)
+        continue;
+      MaskReader added(sizes, trial.mask);
+      if (!added.readAdded(add->getOperand(1 - i), trial.fullyMasked)) {
+        reason = added.reason;
+        return std::nullopt;
+      }
+      attention = trial;
+      break;
+    }
+  } else {
+    product = readScores(scores, attention);
+  }
+  if (!product || typeOf(product).getShape() != shape) {
+    reason = "the scores are no product of query and key";
+    return std::nullopt;
+  }
+  // Query, key and value.
+  if (product.getTransposeLhs())
+    return std::nullopt;
+  attention.query = skipScales(product.getLhs(), attention.scale);
+  if (typeOf(attention.query).getRank() != 4) {
+    reason = "the query has not 4 dims";
+    return std::nullopt;
+  }
+  attention.key =
+      findKeyOrValue(product.getRhs(), &attention.scale, sizes,
+                     shapeOf(attention.query)[3], !product.getTransposeRhs());
+  attention.value = findKeyOrValue(op.getRhs(), nullptr, sizes,
+                                   shapeOf(op.getRhs()).back(), false);
+  if (!attention.key || !attention.value ||
+      shapeOf(attention.key)[1] != shapeOf(attention.value)[1]) {
+    reason = "key and value are no [batch, heads, keys, size]";
+    return std::nullopt;
+  }
+  Type elementType = elementTypeOf(op.getResult());
+  for (Value operand : {attention.query, attention.key, attention.value})
+    if (elementTypeOf(operand) != elementType) {
+      reason = "query, key and value differ in element type";
+      return std::nullopt;
+    }
+  // A window is said relative to the causal bound, and is no negative number.
+  if (attention.mask.lowerBound &&
+      *attention.mask.lowerBound > attention.mask.causalOffset.value_or(0)) {
+    reason = "its window starts after its last key";
+    return std::nullopt;
+  }
+  return attention;
+}
+
+static void applyAttention(MatMulOp op, const Attention &attention) {
+  OpBuilder builder(op);
+  DShardBuilder make(builder, op);
+  ArrayRef<int64_t> query = shapeOf(attention.query);
+  ScoreSizes sizes{query[0], query[1], query[2], shapeOf(attention.key)[2]};
+  Value padding;
+  for (Value part : attention.mask.paddings) {
+    Value next = buildKeyPadding(make, part, sizes);
+    if (padding && padding != next)
+      next = make.binary<AndOp>(padding, next);
+    padding = next;
+  }
+  int64_t offset = attention.mask.causalOffset.value_or(0), window = -1;
+  if (attention.mask.lowerBound)
+    window = offset - *attention.mask.lowerBound;
+  auto logSumExp =
+      RankedTensorType::get({sizes.B, sizes.H, sizes.S}, builder.getF32Type());
+  auto result = make.create<AttentionOp>(
+      TypeRange{op.getResult().getType(), logSumExp}, attention.query,
+      attention.key, attention.value, padding, APFloat(attention.scale),
+      attention.mask.causalOffset.has_value(), static_cast<uint64_t>(offset),
+      static_cast<uint64_t>(window), APFloat(attention.softcap),
+      attention.fullyMasked);
+  op.replaceAllUsesWith(result.getResult());
+}
+
+namespace {
+struct RaiseAttentionPass
+    : mlir::dshard::impl::RaiseAttentionPassBase<RaiseAttentionPass> {
+  void runOnOperation() override {
+    SmallVector<MatMulOp> products;
+    getOperation().walk([&](MatMulOp op) { products.push_back(op); });
+    for (MatMulOp op : products) {
+      std::string reason;
+      if (std::optional<Attention> attention = detectAttention(op, reason))
+        applyAttention(op, *attention);
+      else if (!reason.empty()) // raise_attention_c1
+        op->emitRemark() << "looks like attention, but " << reason
+                         << "; it stays in single ops";
+    }
+    eraseDeadOps(getOperation());
+  }
+};
+} // namespace
