@@ -1,0 +1,234 @@
+//===- ElementwiseOps.cpp - Pointwise ONNX ops ----------------------------===//
+
+#include "NodeImporter.h"
+
+using namespace mlir;
+using namespace mlir::dshard;
+using namespace mlir::dshard::onnx;
+
+template <typename OpTy> static void importUnary(NodeImporter &n) {
+  if (n.expectInputs(1, 1))
+    n.set(0, n.pointwise<OpTy>(n.input(0)));
+}
+
+#define DSHARD_UNARY(name)                                                     \
+  void onnx::import##name(NodeImporter &n) { importUnary<name##Op>(n); }
+DSHARD_UNARY(Neg)
+DSHARD_UNARY(Abs)
+DSHARD_UNARY(Exp)
+DSHARD_UNARY(Log)
+DSHARD_UNARY(Sqrt)
+DSHARD_UNARY(Reciprocal)
+DSHARD_UNARY(Sin)
+DSHARD_UNARY(Cos)
+DSHARD_UNARY(Tanh)
+DSHARD_UNARY(Erf)
+DSHARD_UNARY(Sigmoid)
+DSHARD_UNARY(Relu)
+DSHARD_UNARY(Floor)
+DSHARD_UNARY(Ceil)
+DSHARD_UNARY(Round)
+DSHARD_UNARY(Sign)
+DSHARD_UNARY(Not)
+#undef DSHARD_UNARY
+
+void onnx::importIsNan(NodeImporter &n) {
+  if (n.expectInputs(1, 1))
+    n.set(0, n.pointwise<IsNanOp>(n.input(0), n.graph.builder().getI1Type()));
+}
+
+void onnx::importGelu(NodeImporter &n) {
+  if (!n.expectInputs(1, 1))
+    return;
+  std::string form = n.stringAttr("approximate", "none");
+  if (form != "none" && form != "tanh")
+    return n.fail("approximate is " + quote(form) + "; none or tanh is needed");
+  SmallVector<NamedAttribute> flags;
+  if (form == "tanh")
+    flags.push_back(n.unit("tanh_approximation"));
+  n.set(0, n.pointwise<GeluOp>(n.input(0), {}, flags));
+}
+
+void onnx::importSwish(NodeImporter &n) {
+  if (!n.expectInputs(1, 1))
+    return;
+  Value x = n.input(0);
+  double alpha = n.floatAttr("alpha", 1.0);
+  if (alpha == 1.0)
+    return n.set(0, n.pointwise<SiluOp>(x));
+  Value scaled = n.pointwise<MulOp>({x, n.scalar(n.elementOf(x), alpha)});
+  n.set(0, n.pointwise<MulOp>({x, n.pointwise<SigmoidOp>(scaled)}));
+}
+
+/// log(1 + exp(x)) without overflow: max(x, 0) + log(1 + exp(-|x|)).
+void onnx::importSoftplus(NodeImporter &n) {
+  if (!n.expectInputs(1, 1))
+    return;
+  Value x = n.input(0);
+  Value tail = n.pointwise<ExpOp>(n.pointwise<NegOp>(n.pointwise<AbsOp>(x)));
+  Value one = n.scalar(n.elementOf(x), 1.0);
+  n.set(0, n.pointwise<AddOp>(
+               {n.pointwise<ReluOp>(x),
+                n.pointwise<LogOp>(n.pointwise<AddOp>({one, tail}))}));
+}
+
+/// Both operands of one element type.
+static bool expectSameTypes(NodeImporter &n, Value lhs, Value rhs) {
+  if (!lhs || !rhs)
+    return false;
+  if (n.elementOf(lhs) == n.elementOf(rhs))
+    return true;
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  os << "element types differ: " << n.elementOf(lhs)
+     << " != " << n.elementOf(rhs);
+  n.fail(text);
+  return false;
+}
+
+template <typename OpTy> static void importBinary(NodeImporter &n) {
+  if (!n.expectInputs(2, 2))
+    return;
+  Value lhs = n.input(0), rhs = n.input(1);
+  if (expectSameTypes(n, lhs, rhs))
+    n.set(0, n.pointwise<OpTy>({lhs, rhs}));
+}
+
+#define DSHARD_BINARY(name)                                                    \
+  void onnx::import##name(NodeImporter &n) { importBinary<name##Op>(n); }
+DSHARD_BINARY(Add)
+DSHARD_BINARY(Sub)
+DSHARD_BINARY(Mul)
+DSHARD_BINARY(Div)
+DSHARD_BINARY(And)
+DSHARD_BINARY(Or)
+DSHARD_BINARY(Xor)
+#undef DSHARD_BINARY
+
+void onnx::importPow(NodeImporter &n) {
+  if (!n.expectInputs(2, 2))
+    return;
+  Value base = n.input(0);
+  n.set(0, n.pointwise<PowOp>({base, n.cast(n.input(1), n.elementOf(base))}));
+}
+
+void onnx::importMod(NodeImporter &n) {
+  if (!n.expectInputs(2, 2))
+    return;
+  Value lhs = n.input(0), rhs = n.input(1);
+  if (!expectSameTypes(n, lhs, rhs))
+    return;
+  SmallVector<NamedAttribute> flags;
+  if (n.intAttr("fmod", 0))
+    flags.push_back(n.unit("fmod"));
+  n.set(0, n.pointwise<ModOp>({lhs, rhs}, {}, flags));
+}
+
+static void importCompare(NodeImporter &n, ComparePredicate predicate) {
+  if (!n.expectInputs(2, 2))
+    return;
+  Value lhs = n.input(0), rhs = n.input(1);
+  if (expectSameTypes(n, lhs, rhs))
+    n.set(0, n.compare(predicate, lhs, rhs));
+}
+void onnx::importEqual(NodeImporter &n) {
+  importCompare(n, ComparePredicate::eq);
+}
+void onnx::importLess(NodeImporter &n) {
+  importCompare(n, ComparePredicate::lt);
+}
+void onnx::importLessOrEqual(NodeImporter &n) {
+  importCompare(n, ComparePredicate::le);
+}
+void onnx::importGreater(NodeImporter &n) {
+  importCompare(n, ComparePredicate::gt);
+}
+void onnx::importGreaterOrEqual(NodeImporter &n) {
+  importCompare(n, ComparePredicate::ge);
+}
+
+/// Max, Min, Sum, Mean take any number of inputs.
+template <typename OpTy> static Value combine(NodeImporter &n) {
+  if (!n.expectInputs(1, INT32_MAX))
+    return {};
+  Value result = n.input(0);
+  for (int i = 1; i < n.numInputs(); ++i) {
+    Value next = n.input(i);
+    if (!expectSameTypes(n, result, next))
+      return {};
+    result = n.pointwise<OpTy>({result, next});
+  }
+  return result;
+}
+void onnx::importMax(NodeImporter &n) { n.set(0, combine<MaxOp>(n)); }
+void onnx::importMin(NodeImporter &n) { n.set(0, combine<MinOp>(n)); }
+void onnx::importSum(NodeImporter &n) { n.set(0, combine<AddOp>(n)); }
+void onnx::importMean(NodeImporter &n) {
+  Value sum = combine<AddOp>(n);
+  n.set(0, n.numInputs() == 1
+               ? sum
+               : n.pointwise<MulOp>(
+                     {sum, n.scalar(n.elementOf(sum), 1.0 / n.numInputs())}));
+}
+
+void onnx::importWhere(NodeImporter &n) {
+  if (!n.expectInputs(3, 3))
+    return;
+  Value condition = n.input(0), yes = n.input(1), no = n.input(2);
+  if (condition && !n.elementOf(condition).isInteger(1))
+    return n.fail("the condition must be boolean");
+  if (expectSameTypes(n, yes, no))
+    n.set(0, n.pointwise<SelectOp>({condition, yes, no}, n.elementOf(yes)));
+}
+
+void onnx::importClip(NodeImporter &n) {
+  if (!n.expectInputs(1, 3))
+    return;
+  Value x = n.input(0);
+  // max(x, low) first: low > high gives high, as ONNX says.
+  if (n.hasInput(1))
+    x = n.pointwise<MaxOp>({x, n.input(1)});
+  if (n.hasInput(2))
+    x = n.pointwise<MinOp>({x, n.input(2)});
+  n.set(0, x);
+}
+
+void onnx::importCast(NodeImporter &n) {
+  if (!n.expectInputs(1, 1))
+    return;
+  int64_t to = n.intAttr("to", 0);
+  Type element =
+      elementType(n.graph.builder().getContext(), static_cast<int>(to));
+  if (!element)
+    return n.fail("casts to element type " +
+                  dataTypeName(static_cast<int>(to)) +
+                  ", which is not supported");
+  n.set(0, n.cast(n.input(0), element));
+}
+
+void onnx::importCastLike(NodeImporter &n) {
+  if (n.expectInputs(2, 2))
+    n.set(0, n.cast(n.input(0), n.elementOf(n.input(1))));
+}
+
+void onnx::importIdentity(NodeImporter &n) {
+  if (n.expectInputs(1, 1))
+    n.set(0, n.input(0));
+}
+
+void onnx::importDropout(NodeImporter &n) {
+  if (!n.expectInputs(1, 3))
+    return;
+  if (n.hasInput(2)) {
+    auto training = n.staticInts(2, "training_mode");
+    if (n.failed())
+      return;
+    if (training.size() != 1 || training[0] != 0)
+      return n.fail(
+          "training mode is not supported; export the model for inference");
+  }
+  Value x = n.input(0);
+  n.set(0, x);
+  if (n.hasOutput(1))
+    n.set(1, n.splat(n.type(n.shape(x), n.graph.builder().getI1Type()), 1));
+}

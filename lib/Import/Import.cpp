@@ -1,0 +1,22 @@
+//===- Import.cpp - ONNX files become modules of the dshard dialect -------===//
+
+#include "dshard/Import/Import.h"
+#include "GraphImporter.h"
+#include "dshard/Dialect/DShard/IR/DShardOps.h"
+
+using namespace mlir;
+using namespace mlir::dshard;
+
+FailureOr<OwningOpRef<ModuleOp>>
+mlir::dshard::importOnnx(MLIRContext &context, StringRef path,
+                         const ImportOptions &options) {
+  context.loadDialect<DShardDialect, func::FuncDialect>();
+  auto file = onnx::readModelFile(path);
+  if (!file)
+    return emitError(UnknownLoc::get(&context)) << file.status().message();
+  onnx::GraphImporter importer(&context, **file, options);
+  OwningOpRef<ModuleOp> module = importer.run();
+  if (!module)
+    return failure();
+  return module;
+}
