@@ -1,0 +1,96 @@
+//===- ThreadPool.h - Fork-join inside one rank -----------------*- C++ -*-===//
+//
+// One pool per rank. The rank's own thread is worker 0; the others spin about
+// 20 us for the next piece of work and then sleep. Work is split statically
+// unless a body splits it itself. The destructor joins.
+//
+//===----------------------------------------------------------------------===//
+#ifndef DSHARD_RUNTIME_CPU_THREADPOOL_H
+#define DSHARD_RUNTIME_CPU_THREADPOOL_H
+
+#include "dshard/Runtime/Cpu/Wait.h"
+#include "dshard/Support/Status.h"
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+namespace dshard::cpu {
+
+class ThreadPool {
+public:
+  /// `threads` >= 1 workers, the caller of run() among them.
+  explicit ThreadPool(unsigned threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool &) = delete;
+  ThreadPool &operator=(const ThreadPool &) = delete;
+
+  unsigned size() const { return count; }
+
+  /// Calls body(worker) once on each of the first `workers` workers (all of
+  /// them when 0) and returns when all have returned. Only one thread may call
+  /// run() at a time, and not from inside a body.
+  template <typename Body> void run(Body &&body, unsigned workers = 0) {
+    if (workers == 0 || workers > count)
+      workers = count;
+    if (workers == 1) {
+      body(0u);
+      return;
+    }
+    dispatch(
+        [](void *context, unsigned worker) {
+          (*static_cast<std::remove_reference_t<Body> *>(context))(worker);
+        },
+        const_cast<void *>(static_cast<const void *>(&body)), workers);
+  }
+
+  /// Splits [0, extent) into at most size() contiguous ranges whose bounds are
+  /// multiples of `grain` and calls body(begin, end, worker) on each.
+  template <typename Body>
+  void parallelFor(int64_t extent, int64_t grain, Body &&body) {
+    if (extent <= 0)
+      return;
+    if (grain < 1)
+      grain = 1;
+    int64_t pieces = (extent + grain - 1) / grain;
+    unsigned workers = pieces < count ? static_cast<unsigned>(pieces) : count;
+    if (workers == 1) {
+      body(int64_t{0}, extent, 0u);
+      return;
+    }
+    run(
+        [&](unsigned worker) {
+          int64_t begin = pieces * worker / workers * grain;
+          int64_t end = pieces * (worker + 1) / workers * grain;
+          body(begin, end < extent ? end : extent, worker);
+        },
+        workers);
+  }
+
+private:
+  using Entry = void (*)(void *, unsigned);
+  void dispatch(Entry entry, void *context, unsigned workers);
+  void work(unsigned worker);
+
+  unsigned count;
+  std::vector<std::thread> threads;
+  WaitWord started;  // bumped when there is work (or the end)
+  WaitWord finished; // bumped by the last worker
+  std::atomic<unsigned> pending{0};
+  Entry entry = nullptr;
+  void *context = nullptr;
+  unsigned active = 0;
+  bool stopping = false;
+};
+
+/// CPUs that this process may use (its affinity mask).
+unsigned availableCpus();
+
+/// Workers per rank: DSHARD_THREADS when set (1 or more), else
+/// max(1, availableCpus() / ranks). A malformed DSHARD_THREADS is an error.
+Result<unsigned> threadsPerRank(unsigned ranks);
+
+} // namespace dshard::cpu
+
+#endif // DSHARD_RUNTIME_CPU_THREADPOOL_H

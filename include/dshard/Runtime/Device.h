@@ -1,0 +1,57 @@
+//===- Device.h - A rank's device as a struct of functions ------*- C++ -*-===//
+//
+// What a backend provides to the executor: memory, code, the library calls of
+// the plan, and their order. `state` is one rank's device. Calls on one stream
+// run in order; a backend without streams (the CPU) runs everything in the
+// order in which it is called, which is a valid order of every plan.
+//
+//===----------------------------------------------------------------------===//
+#ifndef DSHARD_RUNTIME_DEVICE_H
+#define DSHARD_RUNTIME_DEVICE_H
+
+#include "dshard/Runtime/Operations.h"
+#include "dshard/Support/Status.h"
+
+namespace dshard {
+
+struct DeviceFunctions {
+  const char *name;
+
+  /// `bytes` zeroed bytes at a multiple of 64, real (touched) when it returns.
+  /// `what` names them in the error.
+  Status (*allocate)(void *state, uint64_t bytes, const char *what,
+                     void **memory);
+  void (*release)(void *state, void *memory, uint64_t bytes);
+
+  /// Worker threads that library calls split their work over, and bytes of
+  /// scratch that they share (thread_scratch of the plan, per worker).
+  unsigned (*workers)(void *state);
+  void (*setScratch)(void *state, void *scratch, uint64_t bytesPerWorker);
+
+  /// Says why a call cannot be computed here: types, head counts, less scratch
+  /// per worker (`scratch` bytes) than it needs. Asked once, at load.
+  Status (*checkMatmul)(void *state, const MatmulArguments &, uint64_t scratch);
+  Status (*checkAttention)(void *state, const AttentionArguments &,
+                           uint64_t scratch);
+
+  void (*matmul)(void *state, uint32_t stream, const MatmulArguments &);
+  void (*attention)(void *state, uint32_t stream, const AttentionArguments &);
+  void (*packRhs)(void *state, uint32_t stream, const PackArguments &);
+  void (*copy)(void *state, uint32_t stream, const StridedCopy &,
+               const void *in, plan::DataType inType, void *out,
+               plan::DataType outType);
+  void (*launch)(void *state, uint32_t stream, const LaunchArguments &);
+
+  // Optional; null where everything runs in order anyway.
+  void (*recordEvent)(void *state, uint32_t stream, uint32_t event);
+  void (*waitEvent)(void *state, uint32_t stream, uint32_t event);
+};
+
+struct Device {
+  const DeviceFunctions *functions = nullptr;
+  void *state = nullptr;
+};
+
+} // namespace dshard
+
+#endif // DSHARD_RUNTIME_DEVICE_H

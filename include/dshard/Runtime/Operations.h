@@ -1,0 +1,88 @@
+//===- Operations.h - What a device computes by library calls ---*- C++ -*-===//
+//
+// The arguments of the plan's library instructions, resolved to addresses: what
+// a backend of Device.h is handed. Everything else is generated code.
+//
+//===----------------------------------------------------------------------===//
+#ifndef DSHARD_RUNTIME_OPERATIONS_H
+#define DSHARD_RUNTIME_OPERATIONS_H
+
+#include "dshard/Plan/Format.h"
+#include "dshard/Runtime/Kernel.h"
+
+#include <cstdint>
+
+namespace dshard {
+
+/// One product. Strides count elements. When `packed`, rhs is the packed form
+/// (one for all batches) and ldb, strideRhs and transposeRhs are unused.
+/// bias has n elements; residual is [m, n] with row stride ldr.
+struct MatmulArguments {
+  int64_t batch = 1, m = 0, n = 0, k = 0;
+  int64_t lda = 0, ldb = 0, ldc = 0, ldr = 0;
+  int64_t strideLhs = 0, strideRhs = 0, strideOut = 0, strideResidual = 0;
+  bool transposeLhs = false; // lhs is stored [k, m]
+  bool transposeRhs = false; // rhs is stored [n, k]
+  bool packed = false;
+  plan::Activation activation = plan::Activation::none;
+  plan::DataType lhsType = plan::DataType::f32;
+  plan::DataType rhsType = plan::DataType::f32;
+  plan::DataType biasType = plan::DataType::f32;
+  plan::DataType residualType = plan::DataType::f32;
+  plan::DataType outType = plan::DataType::f32;
+  const void *lhs = nullptr;
+  const void *rhs = nullptr;
+  const void *bias = nullptr;     // may be absent
+  const void *residual = nullptr; // may be absent; may be out
+  void *out = nullptr;
+};
+
+/// See Cpu/Attention.h for the meaning.
+struct AttentionArguments {
+  int64_t batch = 1, heads = 1, kvHeads = 1, s = 0, t = 0, d = 0, dv = 0;
+  /// Element strides of (batch, head, row); the last dim is contiguous.
+  int64_t qStrides[3], kStrides[3], vStrides[3], outStrides[3];
+  bool causal = false;
+  int64_t offset = 0;
+  int64_t window = -1;
+  double scale = 1;
+  double softcap = 0; // 0: none
+  int fullyMasked = 0;
+  plan::DataType type = plan::DataType::f32; // of q, k, v and out
+  const void *q = nullptr, *k = nullptr, *v = nullptr;
+  const uint8_t *mask = nullptr; // [batch, t], may be absent
+  void *out = nullptr;
+  float *lse = nullptr; // [batch, heads, s], may be absent
+};
+
+/// PACK_RHS: columns [column, column + n) of a packed operand with totalColumns
+/// columns, from a row-major [k, n] buffer.
+struct PackArguments {
+  int64_t k = 0, n = 0, column = 0, totalColumns = 0;
+  plan::DataType inType = plan::DataType::f32;
+  plan::DataType outType = plan::DataType::f32;
+  const void *in = nullptr;
+  void *out = nullptr;
+};
+
+constexpr int maxDims = 16;
+
+/// One n-d copy: sizes and strides in elements, strides may be zero or
+/// negative.
+struct StridedCopy {
+  int dims = 0;
+  int64_t sizes[maxDims];
+  int64_t inStrides[maxDims];
+  int64_t outStrides[maxDims];
+};
+
+/// LAUNCH: iterations [0, extent) of a kernel, split at multiples of grain.
+struct LaunchArguments {
+  KernelFunction kernel = nullptr;
+  void *const *buffers = nullptr;
+  int64_t extent = 0, grain = 1;
+};
+
+} // namespace dshard
+
+#endif // DSHARD_RUNTIME_OPERATIONS_H

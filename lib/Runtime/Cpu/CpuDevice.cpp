@@ -1,0 +1,141 @@
+//===- CpuDevice.cpp - One rank on the CPU --------------------------------===//
+
+#include "dshard/Runtime/Cpu/CpuDevice.h"
+
+#include "dshard/Runtime/Cpu/Attention.h"
+#include "dshard/Runtime/Cpu/Convert.h"
+#include "dshard/Runtime/Cpu/Gemm.h"
+#include "dshard/Support/Text.h"
+
+#include <cerrno>
+#include <cstring>
+#include <sys/mman.h>
+
+using namespace dshard;
+using namespace dshard::cpu;
+
+static CpuDevice &self(void *state) { return *static_cast<CpuDevice *>(state); }
+
+static Status allocate(void *state, uint64_t bytes, const char *what,
+                       void **memory) {
+  *memory = nullptr;
+  if (bytes == 0)
+    return Status();
+  void *data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (data == MAP_FAILED)
+    return Status::error(std::string("cannot allocate ") + formatBytes(bytes) +
+                         " for " + what + ": " + std::strerror(errno));
+  // Huge pages would make the memory that is counted depend on the machine.
+  madvise(data, bytes, MADV_NOHUGEPAGE);
+  for (uint64_t at = 0; at < bytes; at += plan::pageSize)
+    static_cast<volatile char *>(data)[at] = 0;
+  *memory = data;
+  return Status();
+}
+
+static void release(void *state, void *memory, uint64_t bytes) {
+  if (memory)
+    munmap(memory, bytes);
+}
+
+static unsigned workers(void *state) { return self(state).threads().size(); }
+
+static void setScratch(void *state, void *scratch, uint64_t bytesPerWorker) {
+  self(state).scratch = scratch;
+  self(state).scratchBytes = bytesPerWorker;
+}
+
+static Status checkScratch(uint64_t needed, uint64_t planned) {
+  if (needed <= planned)
+    return Status();
+  return Status::error("needs " + std::to_string(needed) +
+                       " bytes of scratch per thread, the plan has " +
+                       std::to_string(planned) +
+                       "; it was compiled for another version of the runtime");
+}
+
+static Status checkMatmul(void *, const MatmulArguments &arguments,
+                          uint64_t scratch) {
+  if (Status status = checkGemm(arguments); !status)
+    return status;
+  return checkScratch(gemmScratchBytes(), scratch);
+}
+
+static Status checkAttentionHere(void *, const AttentionArguments &arguments,
+                                 uint64_t scratch) {
+  if (Status status = checkAttention(arguments); !status)
+    return status;
+  return checkScratch(attentionScratchBytes(arguments.d, arguments.dv),
+                      scratch);
+}
+
+static void matmul(void *state, uint32_t, const MatmulArguments &arguments) {
+  CpuDevice &device = self(state);
+  gemm(arguments, device.threads(), device.scratch, device.scratchBytes);
+}
+
+static void attend(void *state, uint32_t, const AttentionArguments &arguments) {
+  CpuDevice &device = self(state);
+  attention(arguments, device.threads(), device.scratch, device.scratchBytes);
+}
+
+static void pack(void *state, uint32_t, const PackArguments &p) {
+  packRhs(p.in, p.inType, p.n, p.k, p.n, p.column, p.totalColumns, p.out,
+          p.outType, self(state).threads());
+}
+
+static void copy(void *state, uint32_t, const StridedCopy &whole,
+                 const void *in, plan::DataType inType, void *out,
+                 plan::DataType outType) {
+  // Split along the largest dim when there is enough to copy.
+  int64_t elements = 1;
+  int dim = 0;
+  for (int i = 0; i < whole.dims; ++i) {
+    elements *= whole.sizes[i];
+    if (whole.sizes[i] > whole.sizes[dim])
+      dim = i;
+  }
+  ThreadPool &pool = self(state).threads();
+  if (pool.size() == 1 || elements < (1 << 15)) {
+    copyStrided(whole, in, inType, out, outType);
+    return;
+  }
+  pool.parallelFor(
+      whole.sizes[dim], 16, [&](int64_t begin, int64_t end, unsigned) {
+        StridedCopy part = whole;
+        part.sizes[dim] = end - begin;
+        copyStrided(part,
+                    static_cast<const char *>(in) +
+                        begin * part.inStrides[dim] * elementBytes(inType),
+                    inType,
+                    static_cast<char *>(out) +
+                        begin * part.outStrides[dim] * elementBytes(outType),
+                    outType);
+      });
+}
+
+static void launch(void *state, uint32_t, const LaunchArguments &arguments) {
+  self(state).threads().parallelFor(arguments.extent, arguments.grain,
+                                    [&](int64_t begin, int64_t end, unsigned) {
+                                      arguments.kernel(arguments.buffers, begin,
+                                                       end);
+                                    });
+}
+
+static const DeviceFunctions cpuFunctions = {"cpu",
+                                             allocate,
+                                             release,
+                                             workers,
+                                             setScratch,
+                                             checkMatmul,
+                                             checkAttentionHere,
+                                             matmul,
+                                             attend,
+                                             pack,
+                                             copy,
+                                             launch,
+                                             /*recordEvent=*/nullptr,
+                                             /*waitEvent=*/nullptr};
+
+Device CpuDevice::device() { return {&cpuFunctions, this}; }

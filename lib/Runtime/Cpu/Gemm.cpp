@@ -1,0 +1,310 @@
+//===- Gemm.cpp - Matrix products on one CPU rank -------------------------===//
+
+#include "dshard/Runtime/Cpu/Gemm.h"
+#include "Kernels.h"
+#include "dshard/Runtime/Cpu/Convert.h"
+#include "dshard/Runtime/Cpu/ThreadPool.h"
+
+#include <algorithm>
+#include <cstring>
+
+using namespace dshard;
+using namespace dshard::cpu;
+using plan::DataType;
+
+static Storage storageOf(DataType type) {
+  return type == DataType::f32    ? Storage::f32
+         : type == DataType::bf16 ? Storage::bf16
+                                  : Storage::f16;
+}
+
+static const char *at(const void *data, DataType type, int64_t element) {
+  return static_cast<const char *>(data) + element * elementBytes(type);
+}
+
+Status cpu::checkGemm(const GemmArguments &g) {
+  auto refuse = [](const char *what, DataType type) {
+    return Status::error(std::string("matmul ") + what + " of type " +
+                         plan::toString(type) +
+                         " is not supported on the CPU (f32, bf16 and f16 "
+                         "are)");
+  };
+  if (!isGemmType(g.lhsType))
+    return refuse("lhs", g.lhsType);
+  if (!isGemmType(g.rhsType))
+    return refuse("rhs", g.rhsType);
+  if (!isGemmType(g.outType))
+    return refuse("result", g.outType);
+  if (!isGemmType(g.biasType))
+    return refuse("bias", g.biasType);
+  if (!isGemmType(g.residualType))
+    return refuse("residual", g.residualType);
+  return Status();
+}
+
+namespace {
+
+/// The parts of one thread's scratch.
+struct Scratch {
+  explicit Scratch(void *memory)
+      : c(static_cast<float *>(memory)),
+        a(c + gemmPanelGroup * gemmBlockRows * gemmPanel),
+        b(a + gemmBlockRows * gemmChunk) {}
+  float *c; // [panels][rows][16]
+  float *a; // [rows][chunk], when the lhs has to be converted
+  float *b; // [chunk][16], when the rhs is not packed
+};
+
+/// What is the same for all pieces of one product.
+class Product {
+public:
+  explicit Product(const GemmArguments &arguments)
+      : g(arguments), table(kernels()),
+        converts(g.lhsType != DataType::f32 || g.transposeLhs),
+        rhsStorage(g.packed ? storageOf(g.rhsType) : Storage::f32),
+        panels((g.n + gemmPanel - 1) / gemmPanel) {}
+
+  /// Rows [row, rowEnd) of panels [panel, panelEnd) of batch b.
+  void block(int64_t b, int64_t panel, int64_t panelEnd, int64_t row,
+             int64_t rowEnd, Scratch scratch) const;
+
+  int64_t panelCount() const { return panels; }
+  /// Panels worth handling together: what a converted or strided operand costs
+  /// is shared by them.
+  int64_t groupSize() const { return converts ? gemmPanelGroup : 1; }
+
+private:
+  void convertLhs(const void *lhs, int64_t row, int64_t rows, int64_t k,
+                  int64_t depth, float *out) const;
+  void packChunk(const void *rhs, int64_t panel, int64_t k, int64_t depth,
+                 float *out) const;
+  void finish(int64_t b, int64_t panel, int64_t row, int64_t rows,
+              const float *c) const;
+
+  const GemmArguments &g;
+  const Kernels &table;
+  bool converts;
+  Storage rhsStorage;
+  int64_t panels;
+};
+
+} // namespace
+
+void Product::convertLhs(const void *lhs, int64_t row, int64_t rows, int64_t k,
+                         int64_t depth, float *out) const {
+  Storage storage = storageOf(g.lhsType);
+  if (!g.transposeLhs) {
+    for (int64_t i = 0; i < rows; ++i)
+      table.toFloat(at(lhs, g.lhsType, (row + i) * g.lda + k), storage,
+                    out + i * gemmChunk, depth);
+    return;
+  }
+  float line[gemmBlockRows];
+  for (int64_t i = 0; i < depth; ++i) {
+    table.toFloat(at(lhs, g.lhsType, (k + i) * g.lda + row), storage, line,
+                  rows);
+    for (int64_t r = 0; r < rows; ++r)
+      out[r * gemmChunk + i] = line[r];
+  }
+}
+
+void Product::packChunk(const void *rhs, int64_t panel, int64_t k,
+                        int64_t depth, float *out) const {
+  Storage storage = storageOf(g.rhsType);
+  int64_t column = panel * gemmPanel;
+  int64_t cols = std::min(gemmPanel, g.n - column);
+  if (!g.transposeRhs) {
+    for (int64_t i = 0; i < depth; ++i) {
+      table.toFloat(at(rhs, g.rhsType, (k + i) * g.ldb + column), storage,
+                    out + i * gemmPanel, cols);
+      for (int64_t j = cols; j < gemmPanel; ++j)
+        out[i * gemmPanel + j] = 0;
+    }
+    return;
+  }
+  // Sixteen columns are sixteen rows of the stored [n, k]: transposed 16 x 16.
+  alignas(64) float square[16 * 16];
+  for (int64_t i = 0; i < depth; i += 16) {
+    int64_t now = std::min<int64_t>(16, depth - i);
+    if (now < 16 || cols < 16)
+      std::memset(square, 0, sizeof(square));
+    for (int64_t j = 0; j < cols; ++j)
+      table.toFloat(at(rhs, g.rhsType, (column + j) * g.ldb + k + i), storage,
+                    square + j * 16, now);
+    if (now == 16) {
+      table.transpose16(square, 16, out + i * gemmPanel, gemmPanel);
+      continue;
+    }
+    for (int64_t r = 0; r < now; ++r)
+      for (int64_t j = 0; j < 16; ++j)
+        out[(i + r) * gemmPanel + j] = square[j * 16 + r];
+  }
+}
+
+void Product::finish(int64_t b, int64_t panel, int64_t row, int64_t rows,
+                     const float *c) const {
+  int64_t column = panel * gemmPanel;
+  EpilogueArguments e;
+  e.c = c;
+  e.rows = rows;
+  e.cols = std::min(gemmPanel, g.n - column);
+  alignas(64) float bias[gemmPanel] = {};
+  e.bias = nullptr;
+  if (g.bias) {
+    table.toFloat(at(g.bias, g.biasType, column), storageOf(g.biasType), bias,
+                  e.cols);
+    e.bias = bias;
+  }
+  e.activation = static_cast<uint8_t>(g.activation);
+  e.residual = nullptr;
+  if (g.residual)
+    e.residual = at(g.residual, g.residualType,
+                    b * g.strideResidual + row * g.ldr + column);
+  e.ldr = g.ldr;
+  e.residualStorage = storageOf(g.residualType);
+  e.out = const_cast<char *>(
+      at(g.out, g.outType, b * g.strideOut + row * g.ldc + column));
+  e.ldc = g.ldc;
+  e.outStorage = storageOf(g.outType);
+  table.epilogue(e);
+}
+
+void Product::block(int64_t b, int64_t panel, int64_t panelEnd, int64_t row,
+                    int64_t rowEnd, Scratch scratch) const {
+  const void *lhs = at(g.lhs, g.lhsType, b * g.strideLhs);
+  const void *rhs = g.packed ? g.rhs : at(g.rhs, g.rhsType, b * g.strideRhs);
+  int64_t rows = rowEnd - row;
+  int64_t rhsBytes = rhsStorage == Storage::f32 ? 64 : 32; // of one packed k
+  TileFunction tile = table.tile[static_cast<int>(rhsStorage)];
+  for (int64_t k = 0; k == 0 || k < g.k; k += gemmChunk) {
+    int64_t depth = std::min(gemmChunk, g.k - k);
+    const float *a;
+    int64_t lda;
+    if (converts) {
+      convertLhs(lhs, row, rows, k, depth, scratch.a);
+      a = scratch.a;
+      lda = gemmChunk;
+    } else {
+      a = static_cast<const float *>(lhs) + row * g.lda + k;
+      lda = g.lda;
+    }
+    for (int64_t p = panel; p < panelEnd; ++p) {
+      float *c = scratch.c + (p - panel) * gemmBlockRows * gemmPanel;
+      if (g.packed) {
+        const char *chunk =
+            static_cast<const char *>(rhs) + (p * g.k + k) * rhsBytes;
+        const char *next = chunk + depth * rhsBytes;
+        bool last = p + 1 == panels && k + depth >= g.k;
+        int64_t ahead = last ? 0 : std::min(gemmChunk, g.k) * rhsBytes;
+        int64_t available =
+            (panels - p) * g.k * rhsBytes - (k + depth) * rhsBytes;
+        tile(a, lda, chunk, depth, c, gemmPanel, rows, k > 0,
+             last ? nullptr : next, std::min(ahead, available));
+      } else {
+        packChunk(rhs, p, k, depth, scratch.b);
+        tile(a, lda, scratch.b, depth, c, gemmPanel, rows, k > 0, nullptr, 0);
+      }
+    }
+  }
+  for (int64_t p = panel; p < panelEnd; ++p)
+    finish(b, p, row, rows,
+           scratch.c + (p - panel) * gemmBlockRows * gemmPanel);
+}
+
+void cpu::gemm(const GemmArguments &g, ThreadPool &pool, void *scratch,
+               uint64_t scratchStride) {
+  if (g.m <= 0 || g.n <= 0 || g.batch <= 0)
+    return;
+  Product product(g);
+  // A weight panel is read once by one thread where there are panels enough;
+  // else the rows are split too.
+  int64_t panels = product.panelCount();
+  int64_t groups = (panels + product.groupSize() - 1) / product.groupSize();
+  int64_t threads = pool.size();
+  int64_t groupSize = product.groupSize();
+  while (groupSize > 1 && g.batch * groups < threads) {
+    groupSize /= 2;
+    groups = (panels + groupSize - 1) / groupSize;
+  }
+  int64_t rowBlocks = (g.m + gemmBlockRows - 1) / gemmBlockRows;
+  int64_t blockRows = std::min(g.m, gemmBlockRows);
+  // 128 rows are common: one block of 126 and one of 2 would read the weights
+  // twice, so even the blocks out.
+  blockRows = ((g.m + rowBlocks - 1) / rowBlocks + 1) / 2 * 2;
+  if (rowBlocks > 1)
+    blockRows = std::min(gemmBlockRows, (blockRows + gemmTileRows - 1) /
+                                            gemmTileRows * gemmTileRows);
+  int64_t columnWork = g.batch * groups;
+  int64_t rowSplits = 1;
+  if (columnWork < 2 * threads) {
+    rowSplits = std::min((2 * threads + columnWork - 1) / columnWork,
+                         (g.m + gemmTileRows - 1) / gemmTileRows);
+    if (threads == 1)
+      rowSplits = 1;
+  }
+  int64_t splitRows = (g.m + rowSplits - 1) / rowSplits;
+  splitRows = (splitRows + gemmTileRows - 1) / gemmTileRows * gemmTileRows;
+  rowSplits = (g.m + splitRows - 1) / splitRows;
+  pool.parallelFor(
+      columnWork * rowSplits, 1,
+      [&](int64_t begin, int64_t end, unsigned worker) {
+        Scratch mine(static_cast<char *>(scratch) + worker * scratchStride);
+        for (int64_t unit = begin; unit < end; ++unit) {
+          int64_t split = unit % rowSplits;
+          int64_t column = unit / rowSplits;
+          int64_t b = column / groups;
+          int64_t panel = column % groups * groupSize;
+          int64_t panelEnd = std::min(panel + groupSize, panels);
+          int64_t last = std::min(g.m, (split + 1) * splitRows);
+          for (int64_t row = split * splitRows; row < last; row += blockRows)
+            product.block(b, panel, panelEnd, row,
+                          std::min(last, row + blockRows), mine);
+        }
+      });
+}
+
+void cpu::packRhs(const void *in, DataType inType, int64_t ld, int64_t k,
+                  int64_t n, int64_t column, int64_t totalColumns, void *packed,
+                  DataType packedType, ThreadPool &pool) {
+  const Kernels &table = kernels();
+  int64_t width = packedType == DataType::f32 ? 4 : 2;
+  int64_t first = column / gemmPanel;
+  int64_t panels = (n + gemmPanel - 1) / gemmPanel;
+  (void)totalColumns;
+  pool.parallelFor(panels, 1, [&](int64_t begin, int64_t end, unsigned) {
+    for (int64_t p = begin; p < end; ++p) {
+      int64_t cols = std::min(gemmPanel, n - p * gemmPanel);
+      char *out =
+          static_cast<char *>(packed) + (first + p) * k * gemmPanel * width;
+      for (int64_t i = 0; i < k; ++i) {
+        alignas(64) float row[gemmPanel] = {};
+        const char *from = at(in, inType, i * ld + p * gemmPanel);
+        char *to = out + i * gemmPanel * width;
+        if (inType == packedType && packedType != DataType::bf16) {
+          // The same bits, also of NaNs.
+          std::memcpy(to, from, cols * width);
+          std::memset(to + cols * width, 0, (gemmPanel - cols) * width);
+          continue;
+        }
+        if (inType == packedType) {
+          uint16_t half[gemmPanel] = {};
+          std::memcpy(half, from, cols * width);
+          for (int j = 0; j < 16; ++j)
+            std::memcpy(to + ((j % 8) * 2 + j / 8) * 2, half + j, 2);
+          continue;
+        }
+        table.toFloat(from, storageOf(inType), row, cols);
+        if (packedType == DataType::bf16) {
+          uint16_t half[gemmPanel];
+          table.fromFloat(row, Storage::bf16, half, gemmPanel);
+          for (int j = 0; j < 16; ++j)
+            std::memcpy(to + ((j % 8) * 2 + j / 8) * 2, half + j, 2);
+        } else {
+          table.fromFloat(row, storageOf(packedType), to, gemmPanel);
+        }
+      }
+    }
+  });
+}
+
+const char *cpu::kernelName() { return kernels().name; }

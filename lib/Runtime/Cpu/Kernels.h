@@ -1,0 +1,78 @@
+//===- Kernels.h - The vector code behind Gemm and Attention ----*- C++ -*-===//
+//
+// One struct of functions per instruction set. Each table's code has a source
+// file of its own, compiled for that instruction set, which includes nothing
+// that the linker could share with code for older CPUs (no standard library).
+//
+//===----------------------------------------------------------------------===//
+#ifndef DSHARD_LIB_RUNTIME_CPU_KERNELS_H
+#define DSHARD_LIB_RUNTIME_CPU_KERNELS_H
+
+#include <stdint.h>
+
+namespace dshard::cpu {
+
+/// Storage of the elements that the kernels read and write.
+enum class Storage : uint8_t { f32, bf16, f16 };
+
+/// Rows x 16 product over one k chunk: c[i][0..16) (+)= a[i][0..k) *
+/// b[0..k)[16]. `a` has row stride lda, `c` row stride ldc, both in floats.
+/// `prefetch` is the start of `prefetchBytes` that will be read next (null:
+/// none).
+using TileFunction = void (*)(const float *a, int64_t lda, const void *b,
+                              int64_t k, float *c, int64_t ldc, int64_t rows,
+                              bool accumulate, const char *prefetch,
+                              int64_t prefetchBytes);
+
+/// Finishes rows x cols (cols <= 16) of a tile with row stride 16.
+struct EpilogueArguments {
+  const float *c;
+  int64_t rows, cols;
+  const float *bias; // 16 floats or null
+  uint8_t activation;
+  const void *residual; // or null
+  int64_t ldr;
+  Storage residualStorage;
+  void *out;
+  int64_t ldc;
+  Storage outStorage;
+};
+
+/// One row of a tile of attention scores, n of them, of which [low, high) are
+/// visible. In: scores of a query scaled by scale * log2(e) (by scale alone
+/// when softcap > 0). Out: p[0, n) = exp2(score - new maximum), zero where not
+/// visible. Updates the running maximum and sum; returns the factor that the
+/// earlier sum was multiplied with (1 when nothing changed).
+struct SoftmaxRow {
+  float *p;
+  int64_t n, low, high;
+  const uint32_t *visible; // all ones or zero per key, n of them, or null
+  float softcap;           // 0: none
+  float *maximum;
+  float *sum;
+};
+
+struct Kernels {
+  const char *name;
+  TileFunction tile[3]; // by storage of b; bf16 panels interleaved
+  void (*epilogue)(const EpilogueArguments &);
+  void (*toFloat)(const void *in, Storage storage, float *out, int64_t n);
+  void (*fromFloat)(const float *in, Storage storage, void *out, int64_t n);
+  float (*softmaxRow)(const SoftmaxRow &);
+  /// x[0, n) *= factor
+  void (*scale)(float *x, int64_t n, float factor);
+  /// out[j][i] = in[i][j] for a 16 x 16 piece: rows with stride ldIn, ldOut.
+  void (*transpose16)(const float *in, int64_t ldIn, float *out, int64_t ldOut);
+};
+
+extern const Kernels portableKernels;
+#if defined(__x86_64__)
+extern const Kernels avx2Kernels;
+#endif
+
+/// The table for this CPU.
+const Kernels &kernels();
+
+} // namespace dshard::cpu
+
+#endif // DSHARD_LIB_RUNTIME_CPU_KERNELS_H

@@ -1,0 +1,68 @@
+//===- ThreadPool.cpp - Fork-join inside one rank -------------------------===//
+
+#include "dshard/Runtime/Cpu/ThreadPool.h"
+
+#include "dshard/Support/Environment.h"
+
+#include <sched.h>
+
+using namespace dshard;
+using namespace dshard::cpu;
+
+ThreadPool::ThreadPool(unsigned threads) : count(threads ? threads : 1) {
+  for (unsigned worker = 1; worker < count; ++worker)
+    this->threads.emplace_back([this, worker] { work(worker); });
+}
+
+ThreadPool::~ThreadPool() {
+  stopping = true;
+  started.bump();
+  for (std::thread &thread : threads)
+    thread.join();
+}
+
+void ThreadPool::dispatch(Entry newEntry, void *newContext, unsigned workers) {
+  entry = newEntry;
+  context = newContext;
+  active = workers;
+  // Every worker answers every start, so that none can read the next piece of
+  // work while it still waits for this one.
+  pending.store(count - 1, std::memory_order_relaxed);
+  uint32_t seen = finished.load();
+  started.bump();
+  newEntry(newContext, 0);
+  finished.waitWhile(seen);
+}
+
+void ThreadPool::work(unsigned worker) {
+  uint32_t seen = 0;
+  while (true) {
+    started.waitWhile(seen);
+    ++seen;
+    if (stopping)
+      return;
+    if (worker < active)
+      entry(context, worker);
+    if (pending.fetch_sub(1, std::memory_order_acq_rel) == 1)
+      finished.bump();
+  }
+}
+
+unsigned cpu::availableCpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0)
+    if (int available = CPU_COUNT(&set))
+      return static_cast<unsigned>(available);
+  unsigned hardware = std::thread::hardware_concurrency();
+  return hardware ? hardware : 1;
+}
+
+Result<unsigned> cpu::threadsPerRank(unsigned ranks) {
+  unsigned share = availableCpus() / (ranks ? ranks : 1);
+  Result<int64_t> threads =
+      environmentNumber(Variable::THREADS, share ? share : 1, 1, 1024);
+  if (!threads)
+    return threads.status();
+  return static_cast<unsigned>(*threads);
+}

@@ -1,0 +1,560 @@
+//===- Executor.cpp - One rank walks a plan -------------------------------===//
+
+#include "dshard/Runtime/Executor.h"
+
+#include "dshard/Runtime/Cpu/Convert.h"
+#include "dshard/Runtime/Cpu/Wait.h"
+
+#include <algorithm>
+#include <cstring>
+
+using namespace dshard;
+using cpu::elementBytes;
+using plan::DataType;
+using plan::InstructionKind;
+
+RankMemory dshard::plannedMemory(const plan::Plan &plan, unsigned workers) {
+  RankMemory memory;
+  memory.states = plan::alignTo(plan.state_size(), plan::bufferAlignment);
+  uint64_t scratch = 0;
+  for (const plan::Program *program : *plan.programs()) {
+    memory.arena = std::max<uint64_t>(memory.arena, program->arena_size());
+    scratch = std::max<uint64_t>(scratch, program->thread_scratch());
+  }
+  memory.arena = plan::alignTo(memory.arena, plan::bufferAlignment);
+  memory.scratch = plan::alignTo(scratch, plan::bufferAlignment) * workers;
+  return memory;
+}
+
+/// Reads the values of an instruction in order.
+struct Executor::Cursor {
+  const Executor &executor;
+  const plan::Program &program;
+  uint32_t at;
+
+  int64_t next() { return executor.valueOf(*program.values()->Get(at++)); }
+  bool flag() { return next() != 0; }
+  double real() {
+    int64_t bits = next();
+    double value;
+    std::memcpy(&value, &bits, sizeof(value));
+    return value;
+  }
+};
+
+Executor::Executor(const LoadedPlan &loaded, uint32_t rank, Device device,
+                   Communicator communicator)
+    : loaded(loaded), plan(loaded.reader->plan()), rank(rank), device(device),
+      communicator(communicator),
+      planned(plannedMemory(plan, device.functions->workers(device.state))) {
+  for (uint32_t table = 0; table < plan.tables()->size(); ++table)
+    tables.push_back(loaded.topology->tableEntry(table, rank));
+}
+
+Executor::~Executor() {
+  device.functions->release(device.state, base, planned.total());
+}
+
+Status Executor::allocate() {
+  void *memory = nullptr;
+  if (Status status = device.functions->allocate(
+          device.state, planned.total(), "states, arena and scratch of a rank",
+          &memory);
+      !status)
+    return status;
+  base = static_cast<uint8_t *>(memory);
+  unsigned workers = device.functions->workers(device.state);
+  device.functions->setScratch(device.state,
+                               base + planned.states + planned.arena,
+                               planned.scratch / workers);
+  return Status();
+}
+
+int64_t Executor::valueOf(const plan::Value &value) const {
+  switch (value.kind()) {
+  case plan::ValueKind::literal:
+    return value.value();
+  case plan::ValueKind::table:
+    return tables[value.value()];
+  case plan::ValueKind::scalar:
+    return static_cast<int64_t>(loaded.scalars[value.value()]);
+  case plan::ValueKind::loop_index:
+    return loops[loops.size() - 1 - value.value()];
+  }
+  return 0;
+}
+
+char *Executor::place(uint32_t programIndex, const plan::Program &program,
+                      uint32_t index) const {
+  const plan::Buffer &buffer = *program.buffers()->Get(index);
+  if (!bound.empty()) {
+    auto found = bound.find({programIndex, buffer.base()});
+    if (found != bound.end())
+      return found->second + (buffer.offset() -
+                              program.buffers()->Get(buffer.base())->offset());
+  }
+  uint8_t *start = buffer.space() == plan::Space::state
+                       ? stateAddress(buffer.state())
+                       : base + planned.states;
+  return reinterpret_cast<char *>(start + buffer.offset());
+}
+
+void *Executor::address(uint32_t program, uint32_t buffer) const {
+  return place(program, *plan.programs()->Get(program), buffer);
+}
+
+uint8_t *Executor::stateAddress(uint32_t state) const {
+  return base + plan.states()->Get(state)->offset();
+}
+
+void Executor::bind(uint32_t program, uint32_t buffer, void *memory) {
+  const plan::Buffer &target =
+      *plan.programs()->Get(program)->buffers()->Get(buffer);
+  const plan::Buffer &owner =
+      *plan.programs()->Get(program)->buffers()->Get(target.base());
+  bound[{program, target.base()}] =
+      static_cast<char *>(memory) - (target.offset() - owner.offset());
+}
+
+Executor::Operand Executor::operand(const plan::Program &program,
+                                    const plan::Instruction &instruction,
+                                    uint32_t index) const {
+  if (index >= instruction.uses_count())
+    return {nullptr, 0, DataType::f32, nullptr};
+  const plan::BufferUse &use =
+      *program.uses()->Get(instruction.uses_begin() + index);
+  if (use.buffer() == plan::absentBuffer)
+    return {nullptr, 0, DataType::f32, nullptr};
+  const plan::Buffer &buffer = *program.buffers()->Get(use.buffer());
+  char *data = base ? place(currentIndex, program, use.buffer()) : nullptr;
+  if (buffer.slots() > 1 && base) {
+    int64_t slot = valueOf(use.slot()) % int64_t(buffer.slots());
+    if (slot < 0)
+      slot += buffer.slots();
+    data += slot * buffer.slot_stride();
+  }
+  return {data, buffer.size(), buffer.dtype(), &buffer};
+}
+
+//===----------------------------------------------------------------------===//
+// Control
+//===----------------------------------------------------------------------===//
+
+Status Executor::run(uint32_t program) {
+  currentIndex = program;
+  current = plan.programs()->Get(program);
+  loops.clear();
+  return runBlock(0);
+}
+
+Status Executor::runBlock(uint32_t index) {
+  const plan::Block &block = *current->blocks()->Get(index);
+  for (uint32_t i = 0; i < block.count(); ++i)
+    if (Status status = runOne(block.begin() + i); !status)
+      return status;
+  return Status();
+}
+
+Status Executor::runOne(uint32_t index) {
+  const plan::Instruction &instruction = *current->instructions()->Get(index);
+  InstructionKind kind = static_cast<InstructionKind>(instruction.kind());
+  Cursor values{*this, *current, instruction.values_begin()};
+  switch (kind) {
+  case InstructionKind::CALL:
+    return runBlock(static_cast<uint32_t>(values.next()));
+  case InstructionKind::REPEAT: {
+    uint32_t body = static_cast<uint32_t>(values.next());
+    int64_t count = values.next();
+    loops.push_back(0);
+    Status status;
+    for (int64_t i = 0; i < count && status.ok(); ++i) {
+      loops.back() = i;
+      status = runBlock(body);
+    }
+    loops.pop_back();
+    return status;
+  }
+  case InstructionKind::IF: {
+    int64_t condition = values.next();
+    int64_t then = values.next(), otherwise = values.next();
+    return runBlock(static_cast<uint32_t>(condition ? then : otherwise));
+  }
+  default:
+    break;
+  }
+
+  const DeviceFunctions &functions = *device.functions;
+  int64_t begin = times ? cpu::nowNanoseconds() : 0;
+  Status status;
+  switch (kind) {
+  case InstructionKind::RECORD:
+    if (functions.recordEvent)
+      functions.recordEvent(device.state, instruction.stream(),
+                            static_cast<uint32_t>(values.next()));
+    break;
+  case InstructionKind::WAIT:
+    if (functions.waitEvent)
+      functions.waitEvent(device.state, instruction.stream(),
+                          static_cast<uint32_t>(values.next()));
+    break;
+  case InstructionKind::LOAD_SLICE:
+    status = runLoadSlice(instruction, values);
+    break;
+  case InstructionKind::PACK_RHS:
+    runPack(instruction, values);
+    break;
+  case InstructionKind::FILL:
+    runFill(instruction, values);
+    break;
+  case InstructionKind::COPY:
+    runCopy(instruction, values);
+    break;
+  case InstructionKind::LAUNCH:
+    runLaunch(instruction, values);
+    break;
+  case InstructionKind::MATMUL:
+    functions.matmul(device.state, instruction.stream(),
+                     matmulArguments(*current, instruction));
+    break;
+  case InstructionKind::ATTENTION:
+    functions.attention(device.state, instruction.stream(),
+                        attentionArguments(*current, instruction));
+    break;
+  default:
+    status = runCollective(kind, instruction, values);
+    break;
+  }
+  if (times) {
+    int64_t end = cpu::nowNanoseconds();
+    ExecutionRecord::Kind &entry = recorded.kinds[kind];
+    ++entry.count;
+    entry.nanoseconds += end - begin;
+    if (events)
+      recorded.events.push_back({currentIndex, index, begin, end});
+  }
+  return status;
+}
+
+//===----------------------------------------------------------------------===//
+// State and data movement
+//===----------------------------------------------------------------------===//
+
+Status Executor::runLoadSlice(const plan::Instruction &instruction,
+                              Cursor values) {
+  if (!loaded.weights)
+    return Status::error("load_slice outside of the load program");
+  Operand out = operand(*current, instruction, 0);
+  SliceRequest request;
+  request.source = static_cast<uint32_t>(values.next());
+  request.dims = static_cast<int>(values.next());
+  for (int i = 0; i < request.dims; ++i)
+    request.starts[i] = values.next();
+  for (int i = 0; i < request.dims; ++i)
+    request.sizes[i] = values.next();
+  for (int i = 0; i < request.dims; ++i)
+    request.permutation[i] = static_cast<int>(values.next());
+  for (int i = 0; i < request.dims; ++i) {
+    request.at[i] = values.next();
+    request.outDims[i] = current->dims()->Get(out.buffer->dims_begin() + i);
+  }
+  request.out = out.data;
+  request.outType = out.type;
+  return loaded.weights->loadSlice(request);
+}
+
+void Executor::runPack(const plan::Instruction &instruction, Cursor values) {
+  Operand in = operand(*current, instruction, 0);
+  Operand out = operand(*current, instruction, 1);
+  PackArguments p;
+  p.k = values.next();
+  p.n = values.next();
+  p.column = values.next();
+  p.totalColumns = values.next();
+  p.inType = in.type;
+  p.outType = out.type;
+  p.in = in.data;
+  p.out = out.data;
+  device.functions->packRhs(device.state, instruction.stream(), p);
+}
+
+void Executor::runFill(const plan::Instruction &instruction, Cursor values) {
+  Operand out = operand(*current, instruction, 0);
+  double value = values.real();
+  StridedCopy fill;
+  fill.dims = 1;
+  fill.sizes[0] = static_cast<int64_t>(out.bytes) / elementBytes(out.type);
+  fill.inStrides[0] = 0;
+  fill.outStrides[0] = 1;
+  device.functions->copy(device.state, instruction.stream(), fill, &value,
+                         DataType::f64, out.data, out.type);
+}
+
+void Executor::runCopy(const plan::Instruction &instruction, Cursor values) {
+  Operand in = operand(*current, instruction, 0);
+  Operand out = operand(*current, instruction, 1);
+  StridedCopy copy;
+  copy.dims = static_cast<int>(values.next());
+  for (int i = 0; i < copy.dims; ++i)
+    copy.sizes[i] = values.next();
+  int64_t inOffset = values.next();
+  for (int i = 0; i < copy.dims; ++i)
+    copy.inStrides[i] = values.next();
+  int64_t outOffset = values.next();
+  for (int i = 0; i < copy.dims; ++i)
+    copy.outStrides[i] = values.next();
+  device.functions->copy(device.state, instruction.stream(), copy,
+                         in.data + inOffset * elementBytes(in.type), in.type,
+                         out.data + outOffset * elementBytes(out.type),
+                         out.type);
+}
+
+//===----------------------------------------------------------------------===//
+// Compute
+//===----------------------------------------------------------------------===//
+
+void Executor::runLaunch(const plan::Instruction &instruction, Cursor values) {
+  uint32_t index = static_cast<uint32_t>(values.next());
+  const plan::Kernel &kernel = *plan.kernels()->Get(index);
+  pointers.clear();
+  for (uint32_t use = 0; use < instruction.uses_count(); ++use)
+    pointers.push_back(operand(*current, instruction, use).data);
+  LaunchArguments launch;
+  launch.kernel = loaded.kernels[index];
+  launch.buffers = pointers.data();
+  launch.extent = kernel.extent();
+  launch.grain = kernel.grain();
+  device.functions->launch(device.state, instruction.stream(), launch);
+}
+
+MatmulArguments
+Executor::matmulArguments(const plan::Program &program,
+                          const plan::Instruction &instruction) const {
+  Operand lhs = operand(program, instruction, 0);
+  Operand rhs = operand(program, instruction, 1);
+  Operand bias = operand(program, instruction, 2);
+  Operand residual = operand(program, instruction, 3);
+  Operand out = operand(program, instruction, 4);
+  MatmulArguments g;
+  g.lhs = lhs.data;
+  g.rhs = rhs.data;
+  g.bias = bias.data;
+  g.residual = residual.data;
+  g.out = out.data;
+  g.lhsType = lhs.type;
+  g.rhsType = rhs.type;
+  g.biasType = bias.type;
+  g.residualType = residual.type;
+  g.outType = out.type;
+  Cursor values{*this, program, instruction.values_begin()};
+  g.batch = values.next();
+  g.m = values.next();
+  g.n = values.next();
+  g.k = values.next();
+  g.lda = values.next();
+  g.ldb = values.next();
+  g.ldc = values.next();
+  g.ldr = values.next();
+  g.strideLhs = values.next();
+  g.strideRhs = values.next();
+  g.strideOut = values.next();
+  g.strideResidual = values.next();
+  g.transposeLhs = values.flag();
+  g.transposeRhs = values.flag();
+  g.packed = values.flag();
+  g.activation = static_cast<plan::Activation>(values.next());
+  return g;
+}
+
+AttentionArguments
+Executor::attentionArguments(const plan::Program &program,
+                             const plan::Instruction &instruction) const {
+  Operand q = operand(program, instruction, 0);
+  Operand mask = operand(program, instruction, 3);
+  Operand lse = operand(program, instruction, 5);
+  AttentionArguments a;
+  a.q = q.data;
+  a.k = operand(program, instruction, 1).data;
+  a.v = operand(program, instruction, 2).data;
+  a.mask = reinterpret_cast<const uint8_t *>(mask.data);
+  a.out = operand(program, instruction, 4).data;
+  a.lse = reinterpret_cast<float *>(lse.data);
+  a.type = q.type;
+  Cursor values{*this, program, instruction.values_begin()};
+  a.batch = values.next();
+  a.heads = values.next();
+  a.kvHeads = values.next();
+  a.s = values.next();
+  a.t = values.next();
+  a.d = values.next();
+  a.dv = values.next();
+  for (int64_t *strides : {a.qStrides, a.kStrides, a.vStrides, a.outStrides})
+    for (int i = 0; i < 3; ++i)
+      strides[i] = values.next();
+  a.causal = values.flag();
+  a.offset = values.next();
+  a.window = values.next();
+  a.scale = values.real();
+  a.softcap = values.real();
+  a.fullyMasked = static_cast<int>(values.next());
+  return a;
+}
+
+//===----------------------------------------------------------------------===//
+// Collectives
+//===----------------------------------------------------------------------===//
+
+Status Executor::runCollective(InstructionKind kind,
+                               const plan::Instruction &instruction,
+                               Cursor values) {
+  const CommunicatorFunctions &functions = *communicator.functions;
+  void *state = communicator.state;
+  uint32_t group = static_cast<uint32_t>(values.next());
+  auto pair = [&](uint32_t in, uint32_t out) {
+    Operand from = operand(*current, instruction, in);
+    Operand to = operand(*current, instruction, out);
+    CollectiveOperand result;
+    result.in = from.data;
+    result.out = to.data;
+    result.type = from.type;
+    result.elements =
+        static_cast<int64_t>(from.bytes) / elementBytes(from.type);
+    return result;
+  };
+  uint64_t bytes = 0;
+  auto pairs = [&](int64_t count) {
+    operands.clear();
+    for (int64_t i = 0; i < count; ++i) {
+      operands.push_back(
+          pair(static_cast<uint32_t>(i), static_cast<uint32_t>(count + i)));
+      bytes += operands.back().elements * elementBytes(operands.back().type);
+    }
+  };
+  auto shapes = [&] {
+    for (CollectiveOperand &each : operands)
+      each.outer = values.next();
+    for (CollectiveOperand &each : operands)
+      each.inner = values.next();
+  };
+  Status status;
+  switch (kind) {
+  case InstructionKind::ALL_GATHER:
+    pairs(values.next());
+    shapes();
+    status =
+        functions.allGather(state, group, operands.data(), operands.size());
+    break;
+  case InstructionKind::ALL_REDUCE: {
+    pairs(values.next());
+    auto reduction = static_cast<plan::ReductionKind>(values.next());
+    status = functions.allReduce(state, group, reduction, operands.data(),
+                                 operands.size());
+    break;
+  }
+  case InstructionKind::REDUCE_SCATTER: {
+    pairs(values.next());
+    auto reduction = static_cast<plan::ReductionKind>(values.next());
+    shapes();
+    status = functions.reduceScatter(state, group, reduction, operands.data(),
+                                     operands.size());
+    break;
+  }
+  case InstructionKind::ALL_TO_ALL: {
+    pairs(1);
+    int64_t dims[maxDims];
+    AllToAllShape shape;
+    shape.ndims = static_cast<int>(values.next());
+    for (int i = 0; i < shape.ndims; ++i)
+      dims[i] = values.next();
+    shape.dims = dims;
+    shape.split = static_cast<int>(values.next());
+    shape.concat = static_cast<int>(values.next());
+    status = functions.allToAll(state, group, operands[0], shape);
+    break;
+  }
+  case InstructionKind::BROADCAST:
+    pairs(1);
+    status = functions.broadcast(state, group, values.next(), operands[0]);
+    break;
+  case InstructionKind::PERMUTE: {
+    pairs(values.next());
+    int64_t to = values.next(), from = values.next();
+    status = functions.permute(state, group, to, from, operands.data(),
+                               operands.size());
+    break;
+  }
+  case InstructionKind::SEND: {
+    Operand in = operand(*current, instruction, 0);
+    int64_t to = values.next(), tag = values.next();
+    bytes = in.bytes;
+    status = functions.send(state, group, to, tag, in.data, in.bytes);
+    break;
+  }
+  case InstructionKind::RECV: {
+    Operand out = operand(*current, instruction, 0);
+    int64_t from = values.next(), tag = values.next();
+    status = functions.receive(state, group, from, tag, out.data, out.bytes);
+    break;
+  }
+  default:
+    return Status::error("instruction kind " +
+                         std::to_string(static_cast<int>(kind)) +
+                         " is not supported by this runtime");
+  }
+  ExecutionRecord::Collective &entry = recorded.collectives[{kind, group}];
+  ++entry.count;
+  entry.bytes += bytes;
+  return status;
+}
+
+//===----------------------------------------------------------------------===//
+// What this device can do
+//===----------------------------------------------------------------------===//
+
+Status Executor::check() {
+  for (uint32_t p = 0; p < plan.programs()->size(); ++p) {
+    const plan::Program &program = *plan.programs()->Get(p);
+    for (uint32_t i = 0; i < program.instructions()->size(); ++i) {
+      const plan::Instruction &instruction = *program.instructions()->Get(i);
+      InstructionKind kind = static_cast<InstructionKind>(instruction.kind());
+      Status status;
+      if (kind == InstructionKind::MATMUL) {
+        // Loop indices are not known here; only types and flags are looked at.
+        loops.assign(64, 0);
+        status = device.functions->checkMatmul(
+            device.state, matmulArguments(program, instruction),
+            program.thread_scratch());
+      } else if (kind == InstructionKind::ATTENTION) {
+        loops.assign(64, 0);
+        status = device.functions->checkAttention(
+            device.state, attentionArguments(program, instruction),
+            program.thread_scratch());
+      } else if (kind == InstructionKind::LOAD_SLICE) {
+        Operand out = operand(program, instruction, 0);
+        int64_t dims =
+            program.values()->Get(instruction.values_begin() + 1)->value();
+        if (dims > maxDims || dims != out.buffer->dims_count())
+          status = Status::error("load_slice of " + std::to_string(dims) +
+                                 " dims into a buffer of " +
+                                 std::to_string(out.buffer->dims_count()) +
+                                 " (at most " + std::to_string(maxDims) +
+                                 " are supported)");
+      } else if (kind == InstructionKind::COPY ||
+                 kind == InstructionKind::ALL_TO_ALL) {
+        int64_t at = kind == InstructionKind::COPY ? 0 : 1;
+        int64_t dims =
+            program.values()->Get(instruction.values_begin() + at)->value();
+        if (dims > maxDims)
+          status = Status::error(std::to_string(dims) +
+                                 " dims in one copy, but at most " +
+                                 std::to_string(maxDims) + " are supported");
+      }
+      if (!status)
+        return Status::error(
+            "program '" + std::string(loaded.reader->string(program.name())) +
+            "', instruction " + std::to_string(i) + " (node '" +
+            std::string(loaded.reader->string(instruction.node())) +
+            "'): " + status.message());
+    }
+  }
+  return Status();
+}

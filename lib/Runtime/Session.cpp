@@ -1,0 +1,545 @@
+//===- Session.cpp - Load a plan, bind, run -------------------------------===//
+
+#include "dshard/Runtime/Session.h"
+
+#include "dshard/Plan/PlanVerifier.h"
+#include "dshard/Runtime/Cpu/Convert.h"
+#include "dshard/Runtime/Cpu/CpuFeatures.h"
+#include "dshard/Support/Text.h"
+
+#include <algorithm>
+#include <set>
+
+using namespace dshard;
+using cpu::elementBytes;
+
+std::string dshard::dimsText(const std::vector<int64_t> &dims) {
+  std::string text = "[";
+  for (size_t i = 0; i < dims.size(); ++i)
+    text += (i ? ", " : "") + std::to_string(dims[i]);
+  return text + "]";
+}
+
+static std::vector<int64_t> dimsOf(const plan::TensorType &type) {
+  return std::vector<int64_t>(type.dims()->begin(), type.dims()->end());
+}
+
+//===----------------------------------------------------------------------===//
+// Making a session
+//===----------------------------------------------------------------------===//
+
+Result<std::unique_ptr<Session>>
+Session::create(std::unique_ptr<plan::Reader> reader, SessionOptions options) {
+  std::unique_ptr<Session> session(new Session);
+  session->reader = std::move(reader);
+  session->options = std::move(options);
+  const plan::Plan &plan = session->reader->plan();
+  auto failed = [&](const Status &status) {
+    return Status::error(session->reader->name() + ": " + status.message());
+  };
+  std::string target = plan.target() ? plan.target()->str() : "";
+  if (target.compare(0, 3, "cpu") != 0)
+    return failed(Status::error("plan is for '" + target +
+                                "'; this runtime runs cpu plans only"));
+  if (session->options.verify)
+    if (Status status = plan::verifyPlan(plan); !status)
+      return failed(status);
+  std::vector<std::string> features;
+  for (const flatbuffers::String *feature : *plan.features())
+    features.push_back(feature->str());
+  if (Status status = cpu::checkFeatures(features); !status)
+    return failed(status);
+
+  for (const plan::Image *image : *plan.images()) {
+    if (image->kind() != plan::ImageKind::elf)
+      return failed(Status::error("the plan holds GPU code; this runtime runs "
+                                  "cpu plans only"));
+    auto code = cpu::KernelImage::load(
+        session->reader->section(image->offset()), image->size());
+    if (!code)
+      return failed(code.status());
+    session->images.push_back(std::move(*code));
+  }
+  for (const plan::Kernel *kernel : *plan.kernels()) {
+    auto function = session->images[kernel->image()]->function(kernel->entry());
+    if (!function)
+      return failed(function.status());
+    session->loaded.kernels.push_back(*function);
+  }
+  for (const plan::Scalar *scalar : *plan.scalars())
+    session->loaded.scalars.push_back(scalar->initial());
+
+  session->ranks = std::make_unique<plan::Topology>(plan);
+  uint32_t count = session->ranks->rankCount();
+  session->workers = session->options.threads;
+  if (session->workers == 0) {
+    Result<unsigned> share = cpu::threadsPerRank(count);
+    if (!share)
+      return share.status();
+    session->workers = *share;
+  }
+  session->loaded.reader = session->reader.get();
+  session->loaded.topology = session->ranks.get();
+  session->communicators = InProcessWorld::create(plan, *session->ranks);
+  for (uint32_t rank = 0; rank < count; ++rank) {
+    session->devices.push_back(
+        std::make_unique<cpu::CpuDevice>(session->workers));
+    cpu::CpuDevice &device = *session->devices.back();
+    session->executors.push_back(std::make_unique<Executor>(
+        session->loaded, rank, device.device(),
+        session->communicators->communicator(rank, &device.threads())));
+    if (Status status = session->executors.back()->check(); !status)
+      return failed(status);
+  }
+  session->team = std::make_unique<cpu::ThreadPool>(count);
+  return session;
+}
+
+Session::~Session() = default;
+
+template <typename Body> Status Session::onAllRanks(Body &&body) {
+  communicators->reset();
+  team->run([&](unsigned rank) {
+    Status status = body(rank);
+    if (!status)
+      communicators->abort(Status::error("rank " + std::to_string(rank) + ": " +
+                                         status.message()));
+  });
+  return communicators->failure();
+}
+
+Status Session::load() {
+  auto opened = WeightReader::open(*reader, options.weights);
+  if (!opened)
+    return opened.status();
+  weights = std::move(*opened);
+  loaded.weights = weights.get();
+  loading = weights.get();
+  std::vector<Status> failures(executors.size());
+  Status status = onAllRanks([&](uint32_t rank) {
+    failures[rank] = executors[rank]->allocate();
+    if (failures[rank])
+      failures[rank] = executors[rank]->run(reader->plan().load());
+    return failures[rank];
+  });
+  loadedTotal = weights->bytesDone();
+  loading = nullptr;
+  loaded.weights = nullptr;
+  weights.reset();
+  if (!status) {
+    // All ranks tend to say the same; one of them says it best.
+    for (const Status &failure : failures)
+      if (!failure)
+        return failure;
+    return status;
+  }
+  ready = true;
+  return Status();
+}
+
+uint64_t Session::loadedBytes() const {
+  WeightReader *active = loading.load();
+  return active ? active->bytesDone() : loadedTotal;
+}
+
+RankMemory Session::plannedPerRank() const {
+  return plannedMemory(reader->plan(), workers);
+}
+
+//===----------------------------------------------------------------------===//
+// Names
+//===----------------------------------------------------------------------===//
+
+const plan::Entry *Session::findEntry(std::string_view name) const {
+  for (const plan::Entry *entry : *reader->plan().entries())
+    if (reader->string(entry->name()) == name)
+      return entry;
+  return nullptr;
+}
+
+Status Session::entryError(std::string_view name) const {
+  std::vector<std::string> names;
+  for (const plan::Entry *entry : *reader->plan().entries())
+    names.emplace_back(reader->string(entry->name()));
+  return Status::error("the plan has no entry point '" + std::string(name) +
+                       "'" + didYouMean(name, names) + "; it has " +
+                       join(names, ", "));
+}
+
+std::string Session::listPorts(
+    const flatbuffers::Vector<flatbuffers::Offset<plan::Port>> &ports) const {
+  std::vector<std::string> names;
+  for (const plan::Port *port : ports)
+    names.emplace_back(reader->string(port->name()));
+  return names.empty() ? "none" : join(names, ", ");
+}
+
+Result<const plan::Port *> Session::findPort(std::string_view entryName,
+                                             bool input,
+                                             std::string_view name) const {
+  const plan::Entry *entry = findEntry(entryName);
+  if (!entry)
+    return entryError(entryName);
+  const auto &ports = input ? *entry->inputs() : *entry->outputs();
+  std::vector<std::string> names;
+  for (const plan::Port *port : ports) {
+    if (reader->string(port->name()) == name)
+      return port;
+    names.emplace_back(reader->string(port->name()));
+  }
+  return Status::error("entry point '" + std::string(entryName) + "' has no " +
+                       (input ? "input" : "output") + " '" + std::string(name) +
+                       "'" + didYouMean(name, names) + "; it has " +
+                       listPorts(ports));
+}
+
+Status Session::setScalar(std::string_view name, double value) {
+  std::vector<std::string> names;
+  const auto &scalars = *reader->plan().scalars();
+  for (uint32_t i = 0; i < scalars.size(); ++i) {
+    const plan::Scalar &scalar = *scalars.Get(i);
+    names.emplace_back(reader->string(scalar.name()));
+    if (names.back() != name)
+      continue;
+    if (plan::isInteger(scalar.dtype()) &&
+        value != static_cast<double>(static_cast<int64_t>(value)))
+      return Status::error("scalar '" + std::string(name) + "' is " +
+                           plan::toString(scalar.dtype()) + " and cannot be " +
+                           formatDouble(value));
+    loaded.scalars[i] = value;
+    return Status();
+  }
+  return Status::error("the plan has no scalar '" + std::string(name) + "'" +
+                       didYouMean(name, names) + "; it has " +
+                       (names.empty() ? "none" : join(names, ", ")));
+}
+
+//===----------------------------------------------------------------------===//
+// Inputs and outputs
+//===----------------------------------------------------------------------===//
+
+std::vector<uint32_t> Session::ranksOf(const plan::Entry &entry,
+                                       uint32_t program) const {
+  int axis = ranks->findAxis("pp");
+  std::vector<uint32_t> result;
+  for (uint32_t rank = 0; rank < ranks->rankCount(); ++rank) {
+    uint32_t coordinate = axis < 0 ? 0 : ranks->coordinate(rank, axis);
+    if (entry.actions()->size() == 0) {
+      result.push_back(rank);
+      continue;
+    }
+    for (const plan::Action *action :
+         *entry.actions()->Get(coordinate)->actions())
+      if (entry.programs()->Get(action->stage()) == program) {
+        result.push_back(rank);
+        break;
+      }
+  }
+  return result;
+}
+
+/// Where a shard meets the global tensor. `count` is 0 for a shard that lies
+/// wholly in the padding.
+static StridedCopy shardCopy(const std::vector<int64_t> &global,
+                             const std::vector<int64_t> &local,
+                             const std::vector<int64_t> &origin,
+                             int64_t &globalOffset) {
+  StridedCopy copy;
+  copy.dims = static_cast<int>(global.size());
+  int64_t globalStride = 1, localStride = 1;
+  globalOffset = 0;
+  for (int i = copy.dims - 1; i >= 0; --i) {
+    copy.sizes[i] = std::clamp<int64_t>(global[i] - origin[i], 0, local[i]);
+    copy.inStrides[i] = globalStride;
+    copy.outStrides[i] = localStride;
+    globalOffset += origin[i] * globalStride;
+    globalStride *= global[i];
+    localStride *= local[i];
+  }
+  return copy;
+}
+
+template <typename T>
+static Status checkRange(const T *data, int64_t count, const plan::Port &port,
+                         const std::string &name) {
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t x = static_cast<int64_t>(data[i]);
+    if (x < port.range_min() || x > port.range_max())
+      return Status::error("input '" + name + "' has the value " +
+                           std::to_string(x) + " at element " +
+                           std::to_string(i) + "; allowed are " +
+                           std::to_string(port.range_min()) + " to " +
+                           std::to_string(port.range_max()));
+  }
+  return Status();
+}
+
+static Status checkValues(const plan::Port &port, const TensorView &tensor,
+                          const std::string &name) {
+  int64_t count = plan::elementCount(tensor.dims);
+  switch (tensor.type) {
+  case plan::DataType::i64:
+    return checkRange(static_cast<const int64_t *>(tensor.data), count, port,
+                      name);
+  case plan::DataType::i32:
+    return checkRange(static_cast<const int32_t *>(tensor.data), count, port,
+                      name);
+  case plan::DataType::i16:
+    return checkRange(static_cast<const int16_t *>(tensor.data), count, port,
+                      name);
+  case plan::DataType::i8:
+    return checkRange(static_cast<const int8_t *>(tensor.data), count, port,
+                      name);
+  case plan::DataType::u8:
+    return checkRange(static_cast<const uint8_t *>(tensor.data), count, port,
+                      name);
+  case plan::DataType::u16:
+    return checkRange(static_cast<const uint16_t *>(tensor.data), count, port,
+                      name);
+  case plan::DataType::u32:
+    return checkRange(static_cast<const uint32_t *>(tensor.data), count, port,
+                      name);
+  case plan::DataType::u64:
+    return checkRange(static_cast<const uint64_t *>(tensor.data), count, port,
+                      name);
+  default:
+    return Status();
+  }
+}
+
+Status Session::setInput(std::string_view entryName, std::string_view name,
+                         const TensorView &tensor) {
+  auto found = findPort(entryName, /*input=*/true, name);
+  if (!found)
+    return found.status();
+  const plan::Port &port = **found;
+  std::string text(name);
+  if (tensor.type != port.global()->dtype())
+    return Status::error("input '" + text + "' is " +
+                         plan::toString(tensor.type) + ", the plan takes " +
+                         plan::toString(port.global()->dtype()));
+  std::vector<int64_t> global = dimsOf(*port.global());
+  if (tensor.dims != global)
+    return Status::error("input '" + text + "' has the shape " +
+                         dimsText(tensor.dims) + ", the plan takes " +
+                         dimsText(global));
+  if (global.size() > maxDims)
+    return Status::error("input '" + text + "' has more than " +
+                         std::to_string(maxDims) + " dims");
+  if (port.has_range())
+    if (Status status = checkValues(port, tensor, text); !status)
+      return status;
+  if (!ready)
+    return Status::error("the session is not loaded");
+  std::vector<int64_t> local = dimsOf(*port.local());
+  int64_t size = elementBytes(tensor.type);
+  for (uint32_t rank : ranksOf(*findEntry(entryName), port.program())) {
+    char *to = static_cast<char *>(
+        executors[rank]->address(port.program(), port.buffer()));
+    if (to == tensor.data)
+      continue; // bound
+    int64_t offset;
+    StridedCopy copy = shardCopy(
+        global, local,
+        ranks->shardOrigin(port.sharding(), *port.local()->dims(), rank),
+        offset);
+    if (plan::elementCount(local) !=
+        plan::elementCount({copy.sizes, copy.sizes + copy.dims}))
+      std::fill(to, to + plan::elementCount(local) * size, 0);
+    cpu::copyStrided(copy,
+                     static_cast<const char *>(tensor.data) + offset * size,
+                     tensor.type, to, tensor.type);
+  }
+  return Status();
+}
+
+Status Session::setInputs(
+    std::string_view entryName,
+    const std::vector<std::pair<std::string, TensorView>> &tensors) {
+  const plan::Entry *entry = findEntry(entryName);
+  if (!entry)
+    return entryError(entryName);
+  std::vector<std::string> missing;
+  for (const plan::Port *port : *entry->inputs()) {
+    std::string name(reader->string(port->name()));
+    bool given = false;
+    for (const auto &tensor : tensors)
+      given |= tensor.first == name;
+    if (!given)
+      missing.push_back("'" + name + "'");
+  }
+  for (const auto &tensor : tensors)
+    if (Status status = setInput(entryName, tensor.first, tensor.second);
+        !status)
+      return status;
+  if (missing.empty())
+    return Status();
+  return Status::error("entry point '" + std::string(entryName) +
+                       "' also needs the input" +
+                       (missing.size() > 1 ? "s " : " ") + join(missing, ", "));
+}
+
+namespace {
+/// Collects shards into a global tensor, each piece once.
+class Gatherer {
+public:
+  Gatherer(const plan::TensorType &global, const plan::TensorType &local,
+           const plan::Sharding *sharding, const plan::Topology &topology)
+      : global(global), local(local), sharding(sharding), topology(topology) {}
+
+  void add(uint32_t rank, const void *shard, void *data) {
+    std::vector<int64_t> origin =
+        topology.shardOrigin(sharding, *local.dims(), rank);
+    if (!seen.insert(origin).second)
+      return;
+    int64_t offset;
+    StridedCopy copy = shardCopy(dimsOf(global), dimsOf(local), origin, offset);
+    std::swap(copy.inStrides, copy.outStrides);
+    cpu::copyStrided(copy, shard, global.dtype(),
+                     static_cast<char *>(data) +
+                         offset * elementBytes(global.dtype()),
+                     global.dtype());
+  }
+
+private:
+  const plan::TensorType &global, &local;
+  const plan::Sharding *sharding;
+  const plan::Topology &topology;
+  std::set<std::vector<int64_t>> seen;
+};
+} // namespace
+
+static bool isPartial(const plan::Sharding *sharding) {
+  return sharding && sharding->partial() && sharding->partial()->size();
+}
+
+Status Session::getOutput(std::string_view entryName, std::string_view name,
+                          void *data) {
+  auto found = findPort(entryName, /*input=*/false, name);
+  if (!found)
+    return found.status();
+  const plan::Port &port = **found;
+  if (isPartial(port.sharding()))
+    return Status::error("output '" + std::string(name) +
+                         "' is partial and has no value before its reduction");
+  Gatherer gatherer(*port.global(), *port.local(), port.sharding(), *ranks);
+  for (uint32_t rank : ranksOf(*findEntry(entryName), port.program())) {
+    const void *shard = executors[rank]->address(port.program(), port.buffer());
+    if (shard != data)
+      gatherer.add(rank, shard, data);
+  }
+  return Status();
+}
+
+Status Session::getState(uint32_t index, void *data) {
+  const plan::State &state = *reader->plan().states()->Get(index);
+  std::string name(reader->string(state.name()));
+  if (state.layout() != plan::StateLayout::plain)
+    return Status::error("state '" + name +
+                         "' is packed for the matrix products and cannot be "
+                         "read back");
+  if (isPartial(state.sharding()))
+    return Status::error("state '" + name +
+                         "' is partial and has no value before its reduction");
+  Gatherer gatherer(*state.global(), *state.local(), state.sharding(), *ranks);
+  for (uint32_t rank = 0; rank < ranks->rankCount(); ++rank)
+    gatherer.add(rank, executors[rank]->stateAddress(index), data);
+  return Status();
+}
+
+Status Session::bind(std::string_view entryName, std::string_view name,
+                     void *data) {
+  const plan::Entry *entry = findEntry(entryName);
+  if (!entry)
+    return entryError(entryName);
+  bool input = false;
+  for (const plan::Port *port : *entry->inputs())
+    input |= reader->string(port->name()) == name;
+  auto found = findPort(entryName, input, name);
+  if (!found)
+    return found.status();
+  const plan::Port &port = **found;
+  std::string text(name);
+  if (reinterpret_cast<uintptr_t>(data) % plan::bufferAlignment)
+    return Status::error("memory bound to '" + text +
+                         "' is not aligned to 64 bytes");
+  if (dimsOf(*port.global()) != dimsOf(*port.local()) ||
+      isPartial(port.sharding()))
+    return Status::error("'" + text +
+                         "' is sharded over the ranks and cannot be bound; "
+                         "its shards are copied");
+  const plan::Buffer &buffer = *reader->plan()
+                                    .programs()
+                                    ->Get(port.program())
+                                    ->buffers()
+                                    ->Get(port.buffer());
+  if (buffer.space() == plan::Space::state || buffer.base() != port.buffer())
+    return Status::error("'" + text +
+                         "' lies inside other memory of the plan and cannot "
+                         "be bound");
+  for (uint32_t rank : ranksOf(*entry, port.program())) {
+    executors[rank]->bind(port.program(), port.buffer(), data);
+    if (!input)
+      break;
+  }
+  return Status();
+}
+
+//===----------------------------------------------------------------------===//
+// Running
+//===----------------------------------------------------------------------===//
+
+Status Session::checkEntry(const plan::Entry &entry) const {
+  if (entry.micro_batches() > 1)
+    return Status::error("entry point '" +
+                         std::string(reader->string(entry.name())) + "' has " +
+                         std::to_string(entry.micro_batches()) +
+                         " micro-batches; this runtime runs one (compile with "
+                         "--micro-batches=1)");
+  return Status();
+}
+
+Status Session::runEntry(const plan::Entry &entry, uint32_t rank) {
+  if (entry.actions()->size() == 0) {
+    for (uint32_t program : *entry.programs())
+      if (Status status = executors[rank]->run(program); !status)
+        return status;
+    return Status();
+  }
+  int axis = ranks->findAxis("pp");
+  uint32_t coordinate = axis < 0 ? 0 : ranks->coordinate(rank, axis);
+  for (const plan::Action *action :
+       *entry.actions()->Get(coordinate)->actions())
+    if (Status status =
+            executors[rank]->run(entry.programs()->Get(action->stage()));
+        !status)
+      return status;
+  return Status();
+}
+
+Status Session::execute(std::string_view name) {
+  const plan::Entry *entry = findEntry(name);
+  if (!entry)
+    return entryError(name);
+  if (!ready)
+    return Status::error("the session is not loaded");
+  if (Status status = checkEntry(*entry); !status)
+    return status;
+  return onAllRanks([&](uint32_t rank) { return runEntry(*entry, rank); });
+}
+
+void Session::setRecording(bool times, bool events) {
+  for (auto &executor : executors)
+    executor->setRecording(times || events, events);
+}
+
+ExecutionRecord &Session::record(uint32_t rank) {
+  return executors[rank]->record();
+}
+
+void Session::clearRecords() {
+  for (auto &executor : executors)
+    executor->record() = ExecutionRecord();
+}
+
+Executor &Session::executor(uint32_t rank) { return *executors[rank]; }
