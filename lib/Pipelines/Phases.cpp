@@ -52,16 +52,15 @@ std::string mlir::dshard::getPhasePipeline(Phase phase,
   //===--------------------------------------------------------------------===//
   case Phase::graph:
     passes = {
-        "canonicalize",           // drop what the importer left unused
-        "dshard-fold-constants",  // rotary frequencies, index grids
-        "dshard-cse",             // masks and rotary tables repeat per layer
-        "dshard-raise-rms-norm",  //
-        "dshard-raise-rotary",    //
-        "dshard-raise-swiglu",    //
-        "dshard-raise-attention", // takes the mask apart
-        "canonicalize",           // masks and grids are dead now
-        "dshard-cse",             //
-        "dshard-verify-graph",    // gate
+        "dshard-raise-rms-norm",     //
+        "dshard-raise-rotary",       //
+        "dshard-raise-swiglu",       //
+        "dshard-raise-gelu",         //
+        "dshard-raise-attention",    // takes the mask apart
+        "dshard-fold-constants",     // rotary tables, index grids; patterns need the ops
+        "dshard-canonicalize-graph", // reshapes and transposes in a row
+        "dshard-cse",                // masks and rotary tables repeat per layer
+        "dshard-verify-graph",       // gate
     };
     break;
 
