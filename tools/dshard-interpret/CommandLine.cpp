@@ -23,6 +23,8 @@ precision. A program of the local phase runs on all its ranks in one thread.
   --random-weights[=SEED]    weights of docs/RandomWeights.md instead of files
   --output NAME=FILE.npy     write an output (16-bit floats as float32)
   --against OTHER.mlir       run both on the same inputs and compare the outputs
+                             (may be given several times)
+  --decompose                against the same program, each op in simpler ones
   --rtol R  --atol A         |a - b| <= A + R * max|a| (default with fp64: R = 1e-9;
                              with model: 1e-5, f16 5e-3, bf16 2.5e-2; A = 0)
   --precision=fp64|model     round nothing (default), or each op to its type
@@ -70,6 +72,11 @@ Parsed dshard::tool::parseCommandLine(int argc, char **argv,
     if (flag == "help" || flag == "h")
       return Parsed::help;
 
+    if (flag == "decompose" && !hasValue) {
+      commandLine.decompose = true;
+      continue;
+    }
+
     bool isSeedFlag = flag == "random-inputs" || flag == "random-weights";
     if (isSeedFlag) { // the value may only follow after =
       uint64_t seed = 0;
@@ -101,7 +108,7 @@ Parsed dshard::tool::parseCommandLine(int argc, char **argv,
     } else if (flag == "weights") {
       commandLine.weights = value;
     } else if (flag == "against") {
-      commandLine.against = value;
+      commandLine.against.push_back(value);
     } else if (flag == "entry") {
       commandLine.entry = value;
     } else if (flag == "rtol" || flag == "atol") {

@@ -12,13 +12,15 @@
 namespace dshard::tool {
 
 struct CommandLine {
-  std::string program, against, entry;
+  std::string program, entry;
+  std::vector<std::string> against;
   std::vector<std::pair<std::string, std::string>> inputs;  ///< NAME, what
   std::vector<std::pair<std::string, std::string>> outputs; ///< NAME, path
   std::string weights;
   std::optional<uint64_t> randomWeights, randomInputs;
   mlir::dshard::Precision precision = mlir::dshard::Precision::fp64;
   std::optional<double> rtol, atol;
+  bool decompose = false;
   int64_t ranks = 0; ///< 0: whatever the program has
 };
 

@@ -1,10 +1,12 @@
 //===- dshard-interpret.cpp - The interpreter's main ----------------------===//
 #include "CommandLine.h"
+#include "dshard/Reference/Decompose.h"
 #include "dshard/Reference/Inputs.h"
 #include "dshard/Support/Text.h"
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/IR/OwningOpRef.h"
+#include "mlir/IR/Verifier.h"
 #include "mlir/Parser/Parser.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Format.h"
@@ -43,6 +45,7 @@ static void printDiagnostic(Diagnostic &diagnostic) {
 /// A program, the function to run, and what came out.
 struct Program {
   std::string path;
+  bool decomposed = false;
   OwningOpRef<ModuleOp> module;
   func::FuncOp function;
   SmallVector<HostTensor> results;
@@ -225,28 +228,21 @@ static int runPrograms(const CommandLine &commandLine) {
   ScopedDiagnosticHandler handler(
       &context, [](Diagnostic &diagnostic) { printDiagnostic(diagnostic); });
 
-  std::vector<Program> programs(commandLine.against.empty() ? 1 : 2);
-  programs[0].path = commandLine.program;
-  if (programs.size() == 2)
-    programs[1].path = commandLine.against;
   InputOptions options;
   llvm::StringMap<HostTensor> drawn;
-  for (Program &program : programs) {
+  // Parses and runs one program; the first one gives the inputs their types.
+  auto run = [&](Program &program, bool isFirst) -> int {
     if (!llvm::sys::fs::exists(program.path))
       return fail(program.path + ": no such file");
     program.module = parseSourceFile<ModuleOp>(program.path, &context);
     if (!program.module)
       return 1; // said by the parser
+    if (program.decomposed && decomposeAll(*program.module) == 0)
+      return fail(program.path + ": no op has a decomposition");
+    if (program.decomposed && failed(verify(*program.module)))
+      return 1;
     if (Status status = findEntry(program, commandLine.entry); !status)
       return fail(status.message());
-    bool isFirst = &program == &programs.front();
-    MeshAttr mesh = getMesh(*program.module);
-    int64_t ranks = isSpmd(program.function) && mesh ? mesh.getNumRanks() : 1;
-    if (&program == &programs.back() && commandLine.ranks != 0 &&
-        commandLine.ranks != ranks)
-      return fail(program.path + ": has " + Twine(ranks) +
-                  (ranks == 1 ? " rank" : " ranks") + ", --ranks asks for " +
-                  Twine(commandLine.ranks));
     if (isFirst)
       if (Status status = readInputs(commandLine, program.function, options);
           !status)
@@ -256,12 +252,23 @@ static int runPrograms(const CommandLine &commandLine) {
             getArguments(program.function, options, drawn, arguments);
         !status)
       return fail(program.path + ": " + status.message());
-    if (failed(interpret(program.function, arguments, commandLine.precision,
-                         program.results)))
-      return 1;
-  }
+    return failed(interpret(program.function, arguments, commandLine.precision,
+                            program.results));
+  };
+  auto checkRanks = [&](Program &program) -> int {
+    MeshAttr mesh = getMesh(*program.module);
+    int64_t ranks = isSpmd(program.function) && mesh ? mesh.getNumRanks() : 1;
+    if (commandLine.ranks == 0 || commandLine.ranks == ranks)
+      return 0;
+    return fail(program.path + ": has " + Twine(ranks) +
+                (ranks == 1 ? " rank" : " ranks") + ", --ranks asks for " +
+                Twine(commandLine.ranks));
+  };
 
-  Program &first = programs.front();
+  Program first;
+  first.path = commandLine.program;
+  if (run(first, /*isFirst=*/true))
+    return 1;
   std::vector<std::string> names = getResultNames(first.function);
   for (const auto &[name, path] : commandLine.outputs) {
     auto found = llvm::find(names, name);
@@ -272,12 +279,27 @@ static int runPrograms(const CommandLine &commandLine) {
         !status)
       return fail(status.message());
   }
-  if (programs.size() == 2)
-    return compare(first, programs[1], commandLine);
-  if (commandLine.outputs.empty())
-    for (auto [name, result] : llvm::zip_equal(names, first.results))
-      printTensor(name, result);
-  return 0;
+  if (commandLine.against.empty() && !commandLine.decompose) {
+    if (commandLine.outputs.empty())
+      for (auto [name, result] : llvm::zip_equal(names, first.results))
+        printTensor(name, result);
+    return checkRanks(first);
+  }
+  int status = 0;
+  std::vector<std::string> against = commandLine.against;
+  if (commandLine.decompose)
+    against.push_back(commandLine.program);
+  for (const std::string &path : against) {
+    Program other;
+    other.path = path;
+    other.decomposed = commandLine.decompose && &path == &against.back();
+    if (run(other, /*isFirst=*/false) || checkRanks(other))
+      return 1;
+    if (against.size() > 1)
+      llvm::outs() << path << ": ";
+    status |= compare(first, other, commandLine);
+  }
+  return status;
 }
 
 int main(int argc, char **argv) {
