@@ -51,9 +51,9 @@ inline BufferUse absent() {
 
 /// A place to be added to a program.
 struct BufferSpec {
-  std::string_view name;
+  std::string_view name = {};
   DataType dtype = DataType::f32;
-  std::vector<int64_t> dims;
+  std::vector<int64_t> dims = {};
   /// Bytes: in the arena, or inside the state, or inside the base of a view.
   uint64_t offset = 0;
   /// Bytes of one slot; 0: elements times their size.
@@ -65,9 +65,9 @@ struct BufferSpec {
 
 /// What an instruction says about itself. Strings are interned.
 struct InstructionOrigin {
-  std::string_view path;
-  std::string_view node;
-  std::string_view why;
+  std::string_view path = {};
+  std::string_view node = {};
+  std::string_view why = {};
   Part part = Part::forward;
   uint16_t stream = 0;
 };
@@ -122,15 +122,15 @@ private:
 
 /// One input or output of an entry point.
 struct PortSpec {
-  std::string_view name;
+  std::string_view name = {};
   uint32_t program = 0;
   uint32_t buffer = 0;
   DataType dtype = DataType::f32;
-  std::vector<int64_t> global;
-  std::vector<int64_t> local;
+  std::vector<int64_t> global = {};
+  std::vector<int64_t> local = {};
   /// One list of axes per dim; empty: replicated.
-  std::vector<std::vector<AxisRef>> sharding;
-  std::vector<std::string> dimNames;
+  std::vector<std::vector<AxisRef>> sharding = {};
+  std::vector<std::string> dimNames = {};
 };
 
 class Builder {

@@ -1,0 +1,426 @@
+// The verifier: the hand-built plan passes; every constraint has invalid twins.
+#include "TestPlan.h"
+
+#include <functional>
+#include <gtest/gtest.h>
+
+using namespace dshard;
+using namespace dshard::plan;
+
+namespace {
+
+TEST(Verifier, AcceptsTheHandBuiltPlan) {
+  for (bool packed : {false, true}) {
+    Builder builder;
+    test::HandBuiltOptions options;
+    options.packed = packed;
+    test::buildHandBuiltPlan(builder, options);
+    EXPECT_EQ(test::verifierError(builder), "");
+  }
+}
+
+struct Case {
+  const char *name;
+  std::function<void(PlanT &)> edit;
+  const char *error; // all of this text, in this order, with gaps at "..."
+};
+
+ProgramT &run(PlanT &plan) { return *plan.programs[1]; }
+Value &valueOf(PlanT &plan, uint32_t instruction, uint32_t at) {
+  return run(plan)
+      .values[run(plan).instructions[instruction].values_begin() + at];
+}
+BufferUse &useOf(PlanT &plan, uint32_t instruction, uint32_t at) {
+  return run(plan).uses[run(plan).instructions[instruction].uses_begin() + at];
+}
+/// Turns an instruction into one that does nothing (a repeat of no rounds).
+void drop(PlanT &plan, uint32_t instruction) {
+  ProgramT &program = run(plan);
+  Instruction &item = program.instructions[instruction];
+  item.mutate_kind(static_cast<uint16_t>(InstructionKind::REPEAT));
+  item.mutate_uses_count(0);
+  item.mutate_values_begin(static_cast<uint32_t>(program.values.size()));
+  item.mutate_values_count(2);
+  program.values.push_back(literal(2));
+  program.values.push_back(literal(0));
+}
+void swapInstructions(PlanT &plan, uint32_t a, uint32_t b) {
+  std::swap(run(plan).instructions[a], run(plan).instructions[b]);
+}
+
+// Instructions of `run`: 0 fill, 1 repeat, 2 if, 3 matmul, 4 call, 5 record, 6
+// wait, 7 permute, 8 record, 9 wait, 10 all_gather, 11 all_reduce; 12 matmul,
+// 13 copy (body); 14 fill (then); 15 fill (else); 16, 17 copy. Buffers: 0 x, 1
+// w, 2 acc, 3 history, 4 bias, 5 y, 6 z, 7 swapped, 8 gathered, 9 out, 10
+// first.
+const std::vector<Case> &cases() {
+  static const std::vector<Case> list = {
+      // plan_v1
+      {"v1_never_written", [](PlanT &p) { drop(p, 0); },
+       "[plan_v1] program 'run', instruction 12 (matmul, node "
+       "'/mlp/fc/MatMul'): buffer 2 'acc' is read at byte 0 before it is "
+       "written"},
+      {"v1_one_branch", [](PlanT &p) { drop(p, 15); },
+       "[plan_v1]...instruction 3 (matmul...buffer 4 'bias' is read at byte 0 "
+       "before it is written on every path"},
+      {"v1_one_rank", [](PlanT &p) { drop(p, 17); },
+       "[plan_v1]...instruction 7 (permute...buffer 6 'z' is read...after "
+       "buffer 2 'acc' has overwritten it"},
+      {"v1_no_round", [](PlanT &p) { valueOf(p, 1, 1) = literal(0); },
+       "[plan_v1]...instruction 3...buffer 3 'history'"},
+      {"v1_perhaps_no_round",
+       [](PlanT &p) { valueOf(p, 1, 1) = scalarValue(0); },
+       "[plan_v1]...instruction 3...buffer 3 'history'...on every path"},
+      {"v1_slot_not_reached",
+       [](PlanT &p) {
+         valueOf(p, 1, 1) = literal(1);
+         useOf(p, 3, 3) = read(3, literal(1));
+       },
+       "[plan_v1]...instruction 3...buffer 3 'history'"},
+      {"v1_reused_while_live",
+       [](PlanT &p) { run(p).buffers[2].mutate_offset(0); },
+       "[plan_v1]...buffer 0 'x' is read at byte 0 after buffer 2 'acc' has "
+       "overwritten it"},
+      {"v1_overwritten_later",
+       [](PlanT &p) { run(p).buffers[4].mutate_offset(128); },
+       "[plan_v1]...instruction 3...buffer 3 'history'...after buffer 4 'bias' "
+       "has overwritten it"},
+      {"v1_overwritten_in_next_round",
+       [](PlanT &p) { run(p).buffers[3].mutate_offset(0); },
+       "[plan_v1]...instruction 12 (matmul...buffer 0 'x' is read at byte 0 "
+       "after buffer 3 'history' has overwritten it"},
+      {"v1_output_missing", [](PlanT &p) { drop(p, 11); },
+       "[plan_v1] program 'run': output 'out': buffer 9 'out' is read"},
+      {"v1_output_lost",
+       [](PlanT &p) {
+         swapInstructions(p, 11, 0); // out is written first, then reused
+       },
+       "[plan_v1]"},
+      {"v1_inputs_overlap",
+       [](PlanT &p) {
+         auto port = std::make_unique<PortT>(*p.entries[0]->inputs[0]);
+         port->name = p.entries[0]->outputs[0]->name;
+         run(p).buffers[5].mutate_offset(0);
+         run(p).buffers[5].mutate_size(32);
+         port->buffer = 5;
+         p.entries[0]->inputs.push_back(std::move(port));
+       },
+       "[plan_v1]...input 'out' overlaps another input, buffer 0 'x'"},
+      // plan_v2
+      {"v2_no_wait", [](PlanT &p) { drop(p, 6); },
+       "[plan_v2]...instruction 7 (permute...buffer 6 'z' was written on "
+       "stream 0, and stream 1 has not waited for it"},
+      {"v2_no_wait_back", [](PlanT &p) { drop(p, 9); },
+       "[plan_v2]...instruction 10 (all_gather...buffer 7 'swapped' was "
+       "written on stream 1"},
+      {"v2_reuse_without_wait",
+       [](PlanT &p) {
+         drop(p, 9);
+         useOf(p, 10, 0) = read(5);           // y instead of swapped
+         run(p).buffers[8].mutate_offset(64); // over z, which stream 1 reads
+       },
+       "[plan_v2]...instruction 10 (all_gather...was read on stream 1"},
+      {"v2_not_recorded", [](PlanT &p) { swapInstructions(p, 5, 6); },
+       "[plan_v2]...instruction 5 (wait...event 0 is waited for before it is "
+       "recorded"},
+      {"v2_recorded_too_early", [](PlanT &p) { swapInstructions(p, 4, 5); },
+       "[plan_v2]...(permute...buffer 6 'z' was written on stream 0"},
+      // plan_v3
+      {"v3_matmul_over_lhs",
+       [](PlanT &p) { run(p).buffers[5].mutate_offset(0); },
+       "[plan_v3]...instruction 3 (matmul...result buffer 5 'y' [0, 16) "
+       "overlaps 'lhs' buffer 0 'x' [0, 32)"},
+      {"v3_residual_other_rows",
+       [](PlanT &p) { valueOf(p, 12, 7) = literal(1); },
+       "[plan_v3]...instruction 12 (matmul...overlaps 'residual'"},
+      {"v3_all_gather", [](PlanT &p) { run(p).buffers[8].mutate_offset(384); },
+       "[plan_v3]...instruction 10 (all_gather...overlaps 'in'"},
+      {"v3_copy", [](PlanT &p) { useOf(p, 16, 1) = write(5); },
+       "[plan_v3]...instruction 16 (copy"},
+      // plan_v4
+      {"v4_matmul_k", [](PlanT &p) { valueOf(p, 3, 3) = literal(5); },
+       "[plan_v4]...instruction 3 (matmul, node '/mlp/fc/MatMul'): 'lhs' "
+       "reaches byte 36 of buffer 0 'x', which has 32"},
+      {"v4_matmul_m", [](PlanT &p) { valueOf(p, 3, 1) = literal(3); },
+       "[plan_v4]...'lhs' reaches byte 48 of buffer 0 'x', which has 32"},
+      {"v4_matmul_ldc", [](PlanT &p) { valueOf(p, 3, 6) = literal(1); },
+       "[plan_v4]...rows of 2 elements are written 1 elements apart"},
+      {"v4_matmul_type",
+       [](PlanT &p) { run(p).buffers[4].mutate_dtype(DataType::i32); },
+       "[plan_v4]...buffer 4 'bias' is i32, expected a floating-point type"},
+      {"v4_copy_out", [](PlanT &p) { valueOf(p, 13, 7) = literal(3); },
+       "[plan_v4]...instruction 13 (copy...'out' reaches byte 20 of buffer 3 "
+       "'history', which has 16"},
+      {"v4_copy_by_rank",
+       [](PlanT &p) { valueOf(p, 13, 3) = tableValue(0); }, // offsets 0 and 2
+       "[plan_v4]...instruction 13 (copy...'in' reaches byte 24"},
+      {"v4_copy_type",
+       [](PlanT &p) {
+         run(p).buffers[3].mutate_dtype(DataType::i32);
+         useOf(p, 3, 3) = absent();
+       },
+       "[plan_v4]...buffer 2 'acc' is f32, but buffer 3 'history' is i32"},
+      {"v4_gather_size",
+       [](PlanT &p) { run(p).dims[run(p).buffers[8].dims_begin()] = 1; },
+       "[plan_v4]...instruction 10 (all_gather...buffer 8 'gathered' has 4 "
+       "elements, expected 8 from the 4 of buffer 7 'swapped' in a group of 2"},
+      {"v4_gather_outer", [](PlanT &p) { valueOf(p, 10, 2) = literal(3); },
+       "[plan_v4]...has 4 elements, not a multiple of 3"},
+      {"v4_reduce_group",
+       [](PlanT &p) {
+         valueOf(p, 11, 2) = literal(3); // mean
+         for (uint32_t b : {7u, 8u, 9u, 10u, 5u, 6u})
+           run(p).buffers[b].mutate_dtype(DataType::i32);
+         for (uint32_t i : {3u, 16u, 17u})
+           drop(p, i);
+         p.entries[0]->outputs.clear();
+       },
+       "[plan_v4]...instruction 11 (all_reduce...mean of i32 is not defined"},
+      {"v4_load_at", [](PlanT &p) { p.programs[0]->values[9].mutate_value(1); },
+       "[plan_v4] program 'load', instruction 0 (load_slice): writes elements "
+       "1 to 3 of dim 1 of buffer 0 'w', which has 2"},
+      {"v4_load_dims",
+       [](PlanT &p) { p.programs[0]->buffers[0].mutate_dims_count(1); },
+       "[plan_v4]...takes 2 dims, but weight 'w' has 2 and buffer 0 'w' has 1"},
+      // plan_v5
+      {"v5_states_overlap",
+       [](PlanT &p) {
+         p.states.push_back(std::make_unique<StateT>(*p.states[0]));
+         p.states[1]->name = p.entries[0]->inputs[0]->name;
+       },
+       "[plan_v5] state 'x' begins at 0 inside state 'w', which ends at 32"},
+      {"v5_parameter_written", [](PlanT &p) { useOf(p, 11, 1) = write(1); },
+       "[plan_v5]...instruction 11...state 'w' is a parameter"},
+      {"v5_packed_read",
+       [](PlanT &p) { p.states[0]->layout = StateLayout::packed; },
+       "[plan_v5]...state 'w' is packed, and only pack_rhs may write it"},
+      {"v5_not_loaded",
+       [](PlanT &p) {
+         p.programs[0]->instructions.clear();
+         p.programs[0]->blocks[0].mutate_count(0);
+       },
+       "[plan_v5] state 'w' is initialised by the load program 'load', which "
+       "does not write it"},
+      // plan_v6, plan_v7
+      {"v6_other_kinds", // tp 0 gathers where tp 1 reduces
+       [](PlanT &p) {
+         ProgramT &program = run(p);
+         Instruction &copy = program.instructions[17];
+         copy = program.instructions[11];
+         program.values.insert(program.values.end(),
+                               {literal(0), literal(1), literal(0)});
+         copy.mutate_values_begin(
+             static_cast<uint32_t>(program.values.size() - 3));
+         program.uses.push_back(read(5));
+         program.uses.push_back(write(6));
+         copy.mutate_uses_begin(static_cast<uint32_t>(program.uses.size() - 2));
+       },
+       "[plan_v6]...instruction...(permute...meets rank...at instruction 17 "
+       "(all_reduce) of another kind in the same group"},
+      {"v6_one_rank_only", // tp 1 reduces over dp and tp 0 does not: allowed
+       [](PlanT &p) {
+         ProgramT &program = run(p);
+         Instruction &copy = program.instructions[17];
+         copy = program.instructions[11];
+         program.uses.push_back(read(5));
+         program.uses.push_back(write(6));
+         copy.mutate_uses_begin(static_cast<uint32_t>(program.uses.size() - 2));
+       },
+       ""},
+      {"v6_other_sizes", // dp 1 reduces y where dp 0 reduces gathered
+       [](PlanT &p) {
+         p.tables[1]->axes = {0}; // the blocks are chosen by dp
+         ProgramT &program = run(p);
+         Instruction &copy = program.instructions[17];
+         copy = program.instructions[11];
+         program.uses.push_back(read(5));
+         program.uses.push_back(write(6));
+         copy.mutate_uses_begin(static_cast<uint32_t>(program.uses.size() - 2));
+       },
+       "[plan_v6]...instruction 11 (all_reduce...rank 0 meets rank 2 at "
+       "instruction 17 (all_reduce): buffer 8 'gathered' has 8 elements of "
+       "f32, buffer 5 'y' has 4 of f32"},
+      {"v7_permute_peers",
+       [](PlanT &p) {
+         p.tables[2]->values = {1, 1};
+       },
+       "[plan_v7]...instruction 7 (permute...member 0 of the group sends to "
+       "member 1, which receives from member 1"},
+      // plan_v9
+      {"v9_actions",
+       [](PlanT &p) {
+         p.entries[0]->actions.push_back(
+             std::make_unique<ActionListT>(*p.entries[0]->actions[0]));
+       },
+       "[plan_v9] entry 'run' has 2 action lists for 1 pp coordinates"},
+      {"v9_local",
+       [](PlanT &p) {
+         p.entries[0]->inputs[0]->global->dims = {6, 4};
+       },
+       "[plan_v9] entry 'run', 'x': dim 0 of size 6 in 2 shards has local size "
+       "2, expected 3"},
+      {"v9_names",
+       [](PlanT &p) {
+         p.entries[0]->outputs[1]->name = p.entries[0]->outputs[0]->name;
+       },
+       "[plan_v9] entry 'run', 'out': there are two of this name"},
+      {"v9_program", [](PlanT &p) { p.entries[0]->programs[0] = 0; },
+       "[plan_v9] entry 'run', 'x': lies in program 1, which the entry does "
+       "not run"},
+  };
+  return list;
+}
+
+/// The parts of `pattern` between "..." are in `text`, in order.
+bool matches(const std::string &text, const std::string &pattern) {
+  if (pattern.empty())
+    return text.empty();
+  size_t at = 0, begin = 0;
+  while (true) {
+    size_t end = pattern.find("...", begin);
+    std::string part =
+        pattern.substr(begin, end == std::string::npos ? end : end - begin);
+    size_t found = text.find(part, at);
+    if (found == std::string::npos || (begin == 0 && found != 0))
+      return false;
+    at = found + part.size();
+    if (end == std::string::npos)
+      return true;
+    begin = end + 3;
+  }
+}
+
+class VerifierTwins : public ::testing::TestWithParam<Case> {};
+
+TEST_P(VerifierTwins, AreJudged) {
+  Builder builder;
+  test::buildHandBuiltPlan(builder);
+  GetParam().edit(builder.plan);
+  std::string error = test::verifierError(builder);
+  EXPECT_TRUE(matches(error, GetParam().error)) << "got: " << error;
+}
+
+INSTANTIATE_TEST_SUITE_P(Verifier, VerifierTwins, ::testing::ValuesIn(cases()),
+                         [](const auto &info) {
+                           return std::string(info.param.name);
+                         });
+
+// plan_v8: live ranges are computed by the builder, so they are changed in the
+// serialised plan.
+TEST(Verifier, V8LiveRanges) {
+  Builder builder;
+  test::buildHandBuiltPlan(builder);
+  auto reader = Reader::fromBytes(builder.finish(), "plan");
+  ASSERT_TRUE(reader.ok());
+  auto &acc = const_cast<Buffer &>(
+      *(*reader)->plan().programs()->Get(1)->buffers()->Get(2));
+  acc.mutate_live_end(12);
+  EXPECT_EQ(verifyPlan((*reader)->plan()).message(),
+            "[plan_v8] program 'run': buffer 2 'acc' says it is live from "
+            "instruction 0 to 12, its uses say 0 to 13");
+}
+
+//===----------------------------------------------------------------------===//
+// Pipelines: sends and receives across action lists
+//===----------------------------------------------------------------------===//
+
+/// Two stages; `swap` lets both receive first, `sizes` makes them disagree,
+/// `tag` makes the receiver wait for another message.
+std::string pipelineError(bool swap, bool sizes, bool tag, bool extra) {
+  Builder builder;
+  uint32_t pp = builder.addAxis("pp", 2);
+  builder.addAxis("dp", 64); // makes no difference
+  int64_t group = builder.addGroup({builder.wholeAxis(pp)});
+  builder.beginProgram("load").finish();
+  for (uint32_t stage = 0; stage < 2; ++stage) {
+    ProgramAssembler program =
+        builder.beginProgram("stage" + std::to_string(stage), stage);
+    uint32_t there = program.addBuffer(
+        {"there", DataType::f32, {sizes && stage ? 8 : 4}, 0});
+    uint32_t back = program.addBuffer({"back", DataType::f32, {4}, 64});
+    auto send = [&](uint32_t buffer, int64_t to, int64_t number) {
+      program.append(0, InstructionKind::SEND, {read(buffer)},
+                     {literal(group), literal(to), literal(number)});
+    };
+    auto receive = [&](uint32_t buffer, int64_t from, int64_t number) {
+      program.append(0, InstructionKind::RECV, {write(buffer)},
+                     {literal(group), literal(from), literal(number)});
+    };
+    program.append(0, InstructionKind::FILL, {write(stage ? back : there)},
+                   {literalBits(1)});
+    if (stage == 0) {
+      if (swap)
+        receive(back, 1, 1);
+      send(there, 1, 0);
+      if (extra)
+        send(there, 1, 7);
+      if (!swap)
+        receive(back, 1, 1);
+    } else {
+      receive(there, 0, tag ? 5 : 0);
+      send(back, 0, 1);
+    }
+    program.finish();
+  }
+  uint32_t entry = builder.addEntry("run", 1);
+  EntryT &item = *builder.plan.entries[entry];
+  item.programs = {1, 2};
+  item.micro_batches = 2;
+  for (uint32_t stage = 0; stage < 2; ++stage) {
+    item.actions[stage]->actions.clear();
+    for (uint32_t batch = 0; batch < 2; ++batch)
+      item.actions[stage]->actions.emplace_back(stage, ActionKind::forward,
+                                                batch);
+  }
+  return test::verifierError(builder);
+}
+
+TEST(Verifier, V7Pipelines) {
+  EXPECT_EQ(pipelineError(false, false, false, false), "");
+  EXPECT_TRUE(matches(pipelineError(true, false, false, false),
+                      "[plan_v7] program 'stage0', instruction 1 (recv): rank "
+                      "0 waits for ever in group 'pp': rank 64 is at "
+                      "instruction 1 (recv)"))
+      << pipelineError(true, false, false, false);
+  EXPECT_TRUE(matches(pipelineError(false, true, false, false),
+                      "[plan_v7] program 'stage1', instruction 1 (recv): rank "
+                      "64 receives 8 elements of f32, rank 0 sends 4 of f32"));
+  EXPECT_TRUE(matches(pipelineError(false, false, true, false),
+                      "[plan_v7]...waits for ever"));
+  EXPECT_TRUE(matches(pipelineError(false, false, false, true),
+                      "[plan_v7] program 'stage0', instruction 2 (send): rank "
+                      "0 sends to rank 64, which does not receive it"));
+}
+
+// Two groups, each in one order everywhere, and still a deadlock: half of the
+// ranks go to the rows first, the others to the columns.
+TEST(Verifier, V6DeadlockAcrossGroups) {
+  Builder builder;
+  uint32_t x = builder.addAxis("x", 2), y = builder.addAxis("y", 2);
+  int64_t rows = builder.addGroup({builder.wholeAxis(x)});
+  int64_t columns = builder.addGroup({builder.wholeAxis(y)});
+  builder.beginProgram("load").finish();
+  ProgramAssembler run = builder.beginProgram("run");
+  uint32_t a = run.addBuffer({"a", DataType::f32, {4}, 0});
+  uint32_t first = run.addBlock(), second = run.addBlock();
+  auto reduce = [&](uint32_t block, int64_t group) {
+    run.append(block, InstructionKind::ALL_REDUCE, {read(a), write(a)},
+               {literal(group), literal(1), literal(0)});
+  };
+  run.append(0, InstructionKind::FILL, {write(a)}, {literalBits(1)});
+  reduce(first, rows);
+  reduce(first, columns);
+  reduce(second, columns);
+  reduce(second, rows);
+  // Ranks (0,0) and (1,1) take the first way.
+  uint32_t table = builder.addTable({x, y}, {first, second, second, first});
+  run.call(0, tableValue(table));
+  run.finish();
+  builder.addEntry("run", run.index());
+  std::string error = test::verifierError(builder);
+  EXPECT_TRUE(matches(error, "[plan_v6] program 'run', instruction...waits for "
+                             "ever in group"))
+      << error;
+}
+
+} // namespace
