@@ -319,6 +319,10 @@ static Result<HostTensor> getWeightArgument(func::FuncOp function,
       return read;
     stored = std::move(*read);
   }
+  if (weight.getTransposed() && stored.rank() < 2)
+    return Status::error("weight '" + weight.getName().getValue().str() +
+                         "': " + textOf(stored.type) +
+                         " cannot be stored transposed");
   if (weight.getTransposed())
     stored = transposeLastTwo(stored);
   return padTo(std::move(stored), type, weight.getName().getValue().str());

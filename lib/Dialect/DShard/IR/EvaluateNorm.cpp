@@ -62,6 +62,8 @@ LogicalResult SoftmaxOp::evaluate(ArrayRef<HostTensor> operands,
   SmallVector<int64_t> strides = input.strides();
   SmallVector<int64_t> lines(input.shape());
   lines[dim] = 1;
+  if (size == 0)
+    lines[dim] = 0; // nothing to normalise
   forEachIndex(lines, [&](ArrayRef<int64_t> index) {
     int64_t first = 0;
     for (auto [i, stride] : llvm::zip_equal(index, strides))
