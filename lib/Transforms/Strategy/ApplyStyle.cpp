@@ -1,0 +1,414 @@
+//===- ApplyStyle.cpp - Modules of a program, and styles on them ----------===//
+
+#include "ApplyStyle.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/SetVector.h"
+#include <set>
+
+using namespace mlir;
+using namespace mlir::dshard;
+
+static StringRef pathOf(Operation *op) {
+  auto path = op->getAttrOfType<StringAttr>("path");
+  return path ? path.getValue() : StringRef();
+}
+
+//===----------------------------------------------------------------------===//
+// Modules
+//===----------------------------------------------------------------------===//
+
+ModuleTree::ModuleTree(func::FuncOp function) {
+  std::set<std::string> found;
+  auto add = [&](StringRef path) {
+    for (; !path.empty();
+         path = path.contains('.') ? path.rsplit('.').first : StringRef())
+      if (!found.insert(path.str()).second)
+        return;
+  };
+  function.walk([&](Operation *op) {
+    if (auto path = op->getAttrOfType<StringAttr>("path")) {
+      ops[path.getValue()].push_back(op);
+      add(path.getValue());
+    }
+  });
+  for (unsigned i = 0; i < function.getNumArguments(); ++i)
+    if (auto weight = function.getArgAttrOfType<WeightAttr>(i, weightAttrName))
+      if (StringRef name = weight.getName().getValue(); name.contains('.'))
+        add(name.rsplit('.').first);
+  allPaths.assign(found.begin(), found.end());
+}
+
+ArrayRef<Operation *> ModuleTree::opsOf(StringRef path) const {
+  auto it = ops.find(path);
+  return it == ops.end() ? ArrayRef<Operation *>() : ArrayRef(it->second);
+}
+
+bool ModuleTree::isInside(Operation *op, StringRef path) {
+  StringRef own = pathOf(op);
+  return own.consume_front(path) && (own.empty() || own.front() == '.');
+}
+
+/// The nearest products with a parameter that `value` is made from.
+static void findProjections(Value value, SetVector<Operation *> &found,
+                            llvm::DenseSet<Operation *> &visited) {
+  Operation *op = value.getDefiningOp();
+  if (!op || !visited.insert(op).second)
+    return;
+  if (isa<MatMulOp>(op)) {
+    found.insert(op);
+    return;
+  }
+  for (Value operand : op->getOperands())
+    findProjections(operand, found, visited);
+}
+
+llvm::DenseMap<Operation *, HeadCounts>
+mlir::dshard::findHeads(func::FuncOp function) {
+  llvm::DenseMap<Operation *, HeadCounts> heads;
+  function.walk([&](AttentionOp attention) {
+    auto count = [](Value value) {
+      return cast<RankedTensorType>(value.getType()).getDimSize(1);
+    };
+    auto note = [&](Value value, int64_t HeadCounts::*member, int64_t number) {
+      SetVector<Operation *> found;
+      llvm::DenseSet<Operation *> visited;
+      findProjections(value, found, visited);
+      for (Operation *op : found)
+        heads[op].*member = number;
+    };
+    note(attention.getQuery(), &HeadCounts::query, count(attention.getQuery()));
+    note(attention.getKey(), &HeadCounts::keyValue, count(attention.getKey()));
+    note(attention.getValue(), &HeadCounts::keyValue,
+         count(attention.getKey()));
+  });
+  return heads;
+}
+
+//===----------------------------------------------------------------------===//
+// Writing
+//===----------------------------------------------------------------------===//
+
+StyleWriter::StyleWriter(func::FuncOp function, const ModuleTree &tree,
+                         MeshAttr mesh, StringRef planName)
+    : function(function), tree(tree), mesh(mesh), planName(planName.str()),
+      tensorAxis(AxisRefAttr::get(function.getContext(), "tp")),
+      heads(findHeads(function)) {}
+
+OriginAttr StyleWriter::originOf(const PlanEntry &entry) {
+  return OriginAttr::get(
+      function.getContext(),
+      StringAttr::get(function.getContext(), "tensor-parallel plan " +
+                                                 planName + ": " + entry.key +
+                                                 " = " + entry.styleName));
+}
+
+bool StyleWriter::divides(int64_t size, ArrayRef<AxisRefAttr> axes) const {
+  return size % mesh.getSize(axes) == 0;
+}
+
+std::string StyleWriter::describe(ArrayRef<AxisRefAttr> axes) const {
+  if (axes.empty())
+    return "replicated";
+  return (axes.front().isWhole() ? "tp=" : "a sub-axis of tp, size ") +
+         std::to_string(mesh.getSize(axes));
+}
+
+std::optional<StyleWriter::Parameter> StyleWriter::findParameter(Value value) {
+  auto type = cast<RankedTensorType>(value.getType());
+  Parameter result;
+  for (int64_t i = 0; i < type.getRank(); ++i)
+    result.dims.push_back(i);
+  while (Operation *op = value.getDefiningOp()) {
+    if (auto transpose = dyn_cast<TransposeOp>(op)) {
+      for (int64_t &dim : result.dims)
+        dim = transpose.getPermutation()[dim];
+      value = transpose.getInput();
+    } else if (auto cast = dyn_cast<CastOp>(op)) {
+      value = cast.getInput();
+    } else {
+      return std::nullopt;
+    }
+  }
+  result.argument = cast<BlockArgument>(value);
+  auto role = function.getArgAttrOfType<RoleAttr>(
+      result.argument.getArgNumber(), roleAttrName);
+  if (!role || role.getValue() != Role::param)
+    return std::nullopt;
+  return result;
+}
+
+FailureOr<SmallVector<AxisRefAttr>> StyleWriter::axesFor(MatMulOp product,
+                                                         StringRef path) {
+  int64_t ranks = mesh.getAxisSize("tp");
+  HeadCounts counts = heads.lookup(product);
+  if (counts.query && counts.query % ranks != 0)
+    return emitError(product.getLoc())
+           << path << ": " << counts.query
+           << " heads are not divisible by tp=" << ranks
+           << "; choose a tp that divides them";
+  int64_t kv = counts.keyValue;
+  if (!kv || kv % ranks == 0)
+    return SmallVector<AxisRefAttr>{tensorAxis};
+  if (ranks % kv != 0)
+    return emitError(product.getLoc())
+           << path << ": " << kv << " KV heads do not suit tp=" << ranks
+           << "; one must divide the other";
+  // Fewer KV heads than ranks: neighbours share one.
+  if (kv == 1)
+    return SmallVector<AxisRefAttr>();
+  return SmallVector<AxisRefAttr>{AxisRefAttr::get(
+      function.getContext(), tensorAxis.getName(), /*pre=*/1, /*size=*/kv)};
+}
+
+LogicalResult StyleWriter::shardParameter(const Parameter &parameter,
+                                          int64_t dim,
+                                          ArrayRef<AxisRefAttr> axes,
+                                          bool mayPad, const PlanEntry &entry,
+                                          StringRef path) {
+  BlockArgument argument = parameter.argument;
+  auto type = cast<RankedTensorType>(argument.getType());
+  MLIRContext *context = function.getContext();
+  std::string name = path.str();
+  if (auto weight = function.getArgAttrOfType<WeightAttr>(
+          argument.getArgNumber(), weightAttrName))
+    name = weight.getName().str();
+  SmallVector<DimShardingAttr> dims(type.getRank(),
+                                    DimShardingAttr::get(context, {}, false));
+  // No dim: replicated.
+  if (dim >= 0) {
+    int64_t own = parameter.dims[dim], size = type.getDimSize(own);
+    if (!mayPad && !divides(size, axes))
+      return emitError(argument.getLoc())
+             << path << ": dim " << own << " of size " << size << " of '"
+             << name << "' is not divisible by " << describe(axes) << " ("
+             << entry.key << " = " << entry.styleName
+             << "); choose a tp that divides it, or leave the module out of "
+                "the plan";
+    dims[own] = DimShardingAttr::get(context, axes, false);
+  }
+  auto sharding = ShardingAttr::get(context, dims, {}, ReductionKind::sum);
+  std::string owner = entry.key + " = " + entry.styleName;
+  if (auto it = owners.find(argument);
+      it != owners.end() && getSharding(argument) != sharding)
+    return emitError(argument.getLoc())
+           << "parameter '" << name
+           << "' is shared, and sharded in two ways: by " << it->second
+           << " and by " << owner;
+  owners.try_emplace(argument, owner);
+  setSharding(argument, sharding);
+  function.setArgAttr(argument.getArgNumber(), originAttrName, originOf(entry));
+  return success();
+}
+
+LogicalResult StyleWriter::shardResult(Value value, const TpLayout &layout,
+                                       ArrayRef<AxisRefAttr> axes,
+                                       const PlanEntry &entry, StringRef path) {
+  auto type = cast<RankedTensorType>(value.getType());
+  MLIRContext *context = function.getContext();
+  int64_t last = type.getRank() - 1, dim = last;
+  SmallVector<AxisRefAttr> used;
+  if (layout.shardedDim) {
+    dim = *layout.shardedDim < 0 ? *layout.shardedDim + type.getRank()
+                                 : *layout.shardedDim;
+    if (dim < 0 || dim > last)
+      return emitError(value.getLoc())
+             << path << ": shard(" << *layout.shardedDim << ") of " << entry.key
+             << " is out of range for " << type;
+    used.assign(axes.begin(), axes.end());
+    if (dim != last)
+      used = {tensorAxis};
+    if (!divides(type.getDimSize(dim), used))
+      return emitError(value.getLoc())
+             << path << ": dim " << dim << " of size " << type.getDimSize(dim)
+             << " is not divisible by " << describe(used) << " (" << entry.key
+             << ")";
+  }
+  // The feature dim and the sharded one are settled; batch and sequence stay
+  // open for the other strategies.
+  SmallVector<DimShardingAttr> dims(type.getRank(),
+                                    DimShardingAttr::get(context, {}, true));
+  if (last >= 0)
+    dims[last] = DimShardingAttr::get(context, {}, false);
+  if (dim >= 0)
+    dims[dim] = DimShardingAttr::get(context, used, false);
+  setSharding(value, ShardingAttr::get(context, dims, {}, ReductionKind::sum));
+  if (Operation *op = value.getDefiningOp())
+    op->setAttr(originAttrName, originOf(entry));
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Styles
+//===----------------------------------------------------------------------===//
+
+/// The vocabulary: a dim that the model returns (logits).
+static bool isReturned(Value value) {
+  return llvm::any_of(value.getUsers(), [](Operation *user) {
+    if (isa<func::ReturnOp>(user))
+      return true;
+    return isa<AddOp, CastOp>(user) && isReturned(user->getResult(0));
+  });
+}
+
+LogicalResult StyleWriter::applyLinear(const PlanEntry &entry, StringRef path,
+                                       MatMulOp product) {
+  Parameter weight = *findParameter(product.getRhs());
+  auto type = cast<RankedTensorType>(product.getRhs().getType());
+  int64_t rank = type.getRank();
+  int64_t outDim = product.getTransposeRhs() ? rank - 2 : rank - 1;
+  int64_t inDim = product.getTransposeRhs() ? rank - 1 : rank - 2;
+  bool columns = entry.style == Style::colwise;
+  if (entry.in && entry.in->shardedDim &&
+      (columns || *entry.in->shardedDim != -1))
+    return emitError(product.getLoc())
+           << path << ": 'in' of " << entry.key << " is not supported for "
+           << entry.styleName << "; leave it out";
+
+  SmallVector<AxisRefAttr> axes = {tensorAxis};
+  if (columns) {
+    FailureOr<SmallVector<AxisRefAttr>> found = axesFor(product, path);
+    if (failed(found))
+      return failure();
+    axes = *found;
+  }
+  Value result = product.getResult();
+  bool mayPad = columns && isReturned(result);
+  if (failed(shardParameter(weight, columns ? outDim : inDim, axes, mayPad,
+                            entry, path)))
+    return failure();
+  // A vocabulary that is padded later has no sharding to promise yet.
+  bool isPadded = mayPad && !divides(type.getDimSize(outDim), axes);
+  if (!isPadded && failed(shardResult(result, *entry.out, axes, entry, path)))
+    return failure();
+
+  // The bias: with the columns, or once after the reduction.
+  for (Operation *user : result.getUsers()) {
+    auto add = dyn_cast<AddOp>(user);
+    if (!add || pathOf(add) != path)
+      continue;
+    Value other = add.getLhs() == result ? add.getRhs() : add.getLhs();
+    std::optional<Parameter> bias = findParameter(other);
+    if (!bias)
+      continue;
+    int64_t biasDim = cast<RankedTensorType>(other.getType()).getRank() - 1;
+    bool shards =
+        columns &&
+        cast<RankedTensorType>(other.getType()).getDimSize(biasDim) != 1;
+    if (failed(shardParameter(*bias, shards ? biasDim : -1, axes, mayPad, entry,
+                              path)))
+      return failure();
+    if (!isPadded &&
+        failed(shardResult(add.getResult(), *entry.out, axes, entry, path)))
+      return failure();
+  }
+  return success();
+}
+
+LogicalResult StyleWriter::applyEmbedding(const PlanEntry &entry,
+                                          StringRef path, GatherOp lookup) {
+  Parameter table = *findParameter(lookup.getInput());
+  bool columns = entry.style == Style::colwise;
+  int64_t hidden =
+      cast<RankedTensorType>(lookup.getInput().getType()).getRank() - 1;
+  int64_t vocabulary = lookup.getDim();
+  if (entry.in && entry.in->shardedDim)
+    return emitError(lookup.getLoc())
+           << path << ": 'in' of " << entry.key
+           << " is not supported for an embedding; leave it out";
+  if (failed(shardParameter(table, columns ? hidden : vocabulary, tensorAxis,
+                            /*mayPad=*/!columns, entry, path)))
+    return failure();
+  return shardResult(lookup.getResult(), *entry.out, tensorAxis, entry, path);
+}
+
+LogicalResult StyleWriter::replicateParameters(const PlanEntry &entry,
+                                               StringRef path) {
+  for (Operation *op : tree.opsOf(path))
+    for (Value operand : op->getOperands())
+      if (std::optional<Parameter> parameter = findParameter(operand))
+        if (failed(shardParameter(*parameter, -1, {}, false, entry, path)))
+          return failure();
+  return success();
+}
+
+LogicalResult StyleWriter::applyPrepare(const PlanEntry &entry,
+                                        StringRef path) {
+  bool isInput = entry.style == Style::prepareInput;
+  SetVector<Value> values;
+  function.walk([&](Operation *op) {
+    if (isa<ConstantOp>(op))
+      return;
+    bool inside = ModuleTree::isInside(op, path);
+    for (Value operand : op->getOperands()) {
+      Operation *producer = operand.getDefiningOp();
+      bool fromInside = producer && ModuleTree::isInside(producer, path);
+      auto type = dyn_cast<RankedTensorType>(operand.getType());
+      // Index grids, masks and rotary tables are no activations of a module.
+      if (!type || !isa<FloatType>(type.getElementType()) ||
+          inside == fromInside || inside != isInput ||
+          isa_and_present<ConstantOp>(producer) || findParameter(operand))
+        continue;
+      values.insert(operand);
+    }
+  });
+  StringRef what = isInput ? "input" : "output";
+  if (values.size() != 1)
+    return emitError(function.getLoc())
+           << path << ": " << entry.styleName << " needs a module with one "
+           << what << ", this one has " << values.size();
+  Value value = values.front();
+  if (isInput && llvm::any_of(value.getUsers(), [&](Operation *user) {
+        return !ModuleTree::isInside(user, path);
+      }))
+    return emitError(value.getLoc())
+           << path
+           << ": its input is used by other modules, too; prepare_input is not "
+              "supported there";
+  if (isa<BlockArgument>(value))
+    return emitError(value.getLoc()) << path
+                                     << ": its input is an input of the model; "
+                                        "prepare_input is not supported there";
+  return shardResult(value, isInput ? *entry.in : *entry.out, tensorAxis, entry,
+                     path);
+}
+
+LogicalResult StyleWriter::checkHeads(const PlanEntry &entry, StringRef path) {
+  if (entry.style == Style::colwise)
+    for (Operation *op : tree.opsOf(path))
+      if (auto product = dyn_cast<MatMulOp>(op))
+        if (failed(axesFor(product, path)))
+          return failure();
+  return success();
+}
+
+LogicalResult StyleWriter::apply(const PlanEntry &entry, StringRef path) {
+  switch (entry.style) {
+  case Style::prepareInput:
+  case Style::prepareOutput:
+    return applyPrepare(entry, path);
+  case Style::replicated:
+    return replicateParameters(entry, path);
+  case Style::colwise:
+  case Style::rowwise:
+    break;
+  }
+  bool found = false;
+  for (Operation *op : tree.opsOf(path)) {
+    if (auto product = dyn_cast<MatMulOp>(op);
+        product && findParameter(product.getRhs())) {
+      found = true;
+      if (failed(applyLinear(entry, path, product)))
+        return failure();
+    } else if (auto lookup = dyn_cast<GatherOp>(op);
+               lookup && findParameter(lookup.getInput())) {
+      found = true;
+      if (failed(applyEmbedding(entry, path, lookup)))
+        return failure();
+    }
+  }
+  if (found)
+    return success();
+  return emitError(function.getLoc())
+         << "plan key '" << entry.key << "' matches '" << path
+         << "', which has no Linear or Embedding for " << entry.styleName;
+}

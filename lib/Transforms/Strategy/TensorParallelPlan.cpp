@@ -1,0 +1,193 @@
+//===- TensorParallelPlan.cpp - Plans: built in, or from a file -----------===//
+
+#include "TensorParallelPlan.h"
+#include "dshard/Support/File.h"
+#include "dshard/Support/Text.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/SmallVector.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/JSON.h"
+
+using namespace mlir::dshard;
+using ::dshard::Result;
+using ::dshard::Status;
+using llvm::StringRef;
+
+static constexpr TpLayout replicate = {};
+static constexpr TpLayout shardLast = {-1};
+
+namespace {
+struct StyleRow {
+  StringRef name;
+  Style style;
+  std::optional<TpLayout> out;
+};
+} // namespace
+
+static const StyleRow styles[] = {
+    {"colwise", Style::colwise, shardLast},
+    {"rowwise", Style::rowwise, replicate},
+    {"colwise_rep", Style::colwise, replicate},
+    {"rowwise_rep", Style::rowwise, replicate},
+    {"prepare_input", Style::prepareInput, std::nullopt},
+    {"prepare_output", Style::prepareOutput, std::nullopt},
+    {"replicated", Style::replicated, std::nullopt},
+};
+
+static Result<PlanEntry> makeEntry(StringRef key, StringRef styleName) {
+  std::vector<std::string> names;
+  for (const StyleRow &row : styles) {
+    if (row.name == styleName)
+      return PlanEntry{key.str(), styleName.str(), row.style, std::nullopt,
+                       row.out};
+    names.push_back(row.name.str());
+  }
+  std::string what = "key '" + key.str() + "': ";
+  if (styleName == "sequence_parallel")
+    return Status::error(what + "the style sequence_parallel is not built yet; "
+                                "leave the key out, norms are replicated");
+  return Status::error(what + "unknown style '" + styleName.str() +
+                       "'; the styles are " + ::dshard::join(names, ", "));
+}
+
+//===----------------------------------------------------------------------===//
+// Built-in plans
+//===----------------------------------------------------------------------===//
+
+static TensorParallelPlan makeBuiltIn(StringRef name, StringRef headStyle) {
+  TensorParallelPlan plan;
+  plan.name = name.str();
+  plan.isBuiltIn = true;
+  std::pair<std::string, StringRef> rows[] = {
+      {"model.embed_tokens", "rowwise_rep"},
+      {"model.layers.*.self_attn.q_proj", "colwise"},
+      {"model.layers.*.self_attn.k_proj", "colwise"},
+      {"model.layers.*.self_attn.v_proj", "colwise"},
+      {"model.layers.*.self_attn.qkv_proj", "colwise"},
+      {"model.layers.*.self_attn.o_proj", "rowwise"},
+      {"model.layers.*.mlp.gate_proj", "colwise"},
+      {"model.layers.*.mlp.up_proj", "colwise"},
+      {"model.layers.*.mlp.gate_up_proj", "colwise"},
+      {"model.layers.*.mlp.down_proj", "rowwise"},
+      {"lm_head", headStyle},
+  };
+  for (const auto &[key, style] : rows)
+    plan.entries.push_back(*makeEntry(key, style));
+  return plan;
+}
+
+const std::vector<TensorParallelPlan> &mlir::dshard::getBuiltInPlans() {
+  // The head of llama keeps the logits sharded on the vocabulary.
+  static const std::vector<TensorParallelPlan> plans = {
+      makeBuiltIn("llama", "colwise"), makeBuiltIn("default", "colwise_rep")};
+  return plans;
+}
+
+std::string mlir::dshard::listBuiltInPlans() {
+  std::string text;
+  for (const TensorParallelPlan &plan : getBuiltInPlans())
+    text += (text.empty() ? "" : ", ") + plan.name;
+  return text;
+}
+
+//===----------------------------------------------------------------------===//
+// Files
+//===----------------------------------------------------------------------===//
+
+/// "replicate" or "shard(DIM)".
+static std::optional<TpLayout> parseLayout(StringRef text) {
+  text = text.trim();
+  if (text == "replicate")
+    return replicate;
+  int64_t dim;
+  if (text.consume_front("shard(") && text.consume_back(")") &&
+      !text.trim().getAsInteger(10, dim))
+    return TpLayout{dim};
+  return std::nullopt;
+}
+
+static Result<PlanEntry> parseEntry(StringRef key,
+                                    const llvm::json::Value &value) {
+  std::string what = "key '" + key.str() + "': ";
+  if (std::optional<StringRef> style = value.getAsString())
+    return makeEntry(key, *style);
+  const llvm::json::Object *object = value.getAsObject();
+  if (!object)
+    return Status::error(
+        what + "expected a style or an object with style, in and out");
+  std::optional<StringRef> style = object->getString("style");
+  if (!style)
+    return Status::error(what + "the object has no style");
+  Result<PlanEntry> entry = makeEntry(key, *style);
+  if (!entry)
+    return entry;
+  for (const auto &[field, layout] : *object) {
+    StringRef name = field;
+    if (name == "style")
+      continue;
+    if (name != "in" && name != "out")
+      return Status::error(what + "unknown field '" + name.str() +
+                           "'; the fields are style, in, out");
+    std::optional<StringRef> text = layout.getAsString();
+    std::optional<TpLayout> parsed = text ? parseLayout(*text) : std::nullopt;
+    if (!parsed)
+      return Status::error(what + "field " + name.str() +
+                           " must be \"replicate\" or \"shard(DIM)\"");
+    (name == "in" ? entry->in : entry->out) = parsed;
+  }
+  if (entry->style == Style::prepareInput && !entry->in)
+    return Status::error(what + "prepare_input needs the field in");
+  if (entry->style == Style::prepareOutput && !entry->out)
+    return Status::error(what + "prepare_output needs the field out");
+  return entry;
+}
+
+Result<TensorParallelPlan> mlir::dshard::loadPlan(StringRef nameOrFile) {
+  for (const TensorParallelPlan &plan : getBuiltInPlans())
+    if (plan.name == nameOrFile)
+      return plan;
+  std::string what = nameOrFile.str() + ": ";
+  if (!llvm::sys::fs::exists(nameOrFile))
+    return Status::error("tensor-parallel plan '" + nameOrFile.str() +
+                         "' is no file and no built-in plan (" +
+                         listBuiltInPlans() + ")");
+  if (llvm::sys::fs::is_directory(nameOrFile))
+    return Status::error(what + "is a folder; give a JSON file");
+  Result<std::string> text = ::dshard::readFile(nameOrFile.str());
+  if (!text)
+    return text.status();
+  llvm::Expected<llvm::json::Value> json = llvm::json::parse(*text);
+  if (!json)
+    return Status::error(what +
+                         "is not JSON: " + llvm::toString(json.takeError()));
+  const llvm::json::Object *object = json->getAsObject();
+  if (!object)
+    return Status::error(what + "expected an object of module path -> style");
+  if (object->empty())
+    return Status::error(what + "the plan is empty");
+  TensorParallelPlan plan;
+  plan.name = nameOrFile.str();
+  // The object is a hash map: sort for stable messages.
+  std::vector<StringRef> keys;
+  for (const auto &field : *object)
+    keys.push_back(field.first);
+  llvm::sort(keys);
+  for (StringRef key : keys) {
+    Result<PlanEntry> entry = parseEntry(key, *object->get(key));
+    if (!entry)
+      return Status::error(what + entry.status().message());
+    plan.entries.push_back(*entry);
+  }
+  return plan;
+}
+
+bool mlir::dshard::matchesKey(StringRef key, StringRef path) {
+  llvm::SmallVector<StringRef> keyParts, pathParts;
+  key.split(keyParts, '.');
+  path.split(pathParts, '.');
+  return keyParts.size() == pathParts.size() &&
+         llvm::all_of(llvm::zip(keyParts, pathParts), [](auto pair) {
+           return std::get<0>(pair) == "*" ||
+                  std::get<0>(pair) == std::get<1>(pair);
+         });
+}
