@@ -114,6 +114,33 @@ def plan_stat(plan):
     return json.loads(run("dshard-plan", "stat", "--json", plan).stdout)
 
 
+def entry_program(stat, name="run"):
+    return next(program for program in stat["programs"] if program["name"] == name)
+
+
+def collectives(stat):
+    """Of one run: kind, axes, count and bytes of operands per rank."""
+    return entry_program(stat)["collectives"]
+
+
+def thread_scratch(stat):
+    return entry_program(stat)["thread_scratch_per_thread"]
+
+
+def peak_memory(report):
+    """(planned, measured) bytes of all ranks together."""
+    memory = report["peak_memory"]
+    return memory["planned_sum"], memory["measured_sum"]
+
+
+def planned_per_rank(report):
+    return report["peak_memory"]["planned_per_rank"]
+
+
+def median_milliseconds(report):
+    return report["latency_ms"]["median"]
+
+
 def onnxruntime_outputs(model, inputs):
     import onnxruntime
 
