@@ -1,0 +1,568 @@
+//===- EmitLoops.cpp - The function of a kernel and its loops -------------===//
+
+#include "Emitter.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/IR/Matchers.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/Support/MathExtras.h"
+
+using namespace mlir;
+using namespace mlir::dshard;
+
+static int64_t product(ArrayRef<int64_t> dims) {
+  int64_t result = 1;
+  for (int64_t dim : dims)
+    result *= dim;
+  return result;
+}
+
+Emitter::Emitter(FusedOp fused, ModuleOp module, StringRef name)
+    : fused(fused), module(module), name(name.str()), b(fused.getContext()),
+      loc(fused.getLoc()), m(b, loc) {}
+
+//===----------------------------------------------------------------------===//
+// Scopes
+//===----------------------------------------------------------------------===//
+
+Scope *Emitter::scopeOf(Value value) const {
+  auto it = scopes.find(value);
+  return it == scopes.end() ? const_cast<Scope *>(&root) : it->second;
+}
+
+Scope *Emitter::deepest(Scope *a, Scope *b) const {
+  return a->depth >= b->depth ? a : b;
+}
+
+Scope *Emitter::emissionScope(ArrayRef<Value> inputs) const {
+  Scope *scope = const_cast<Scope *>(&root);
+  for (Value input : inputs)
+    if (input)
+      scope = deepest(scope, scopeOf(input));
+  for (Scope *s = current; s; s = s->parent)
+    if (s->barrier)
+      return deepest(scope, s);
+  return scope;
+}
+
+void Emitter::inScope(Scope *scope, function_ref<void()> make) {
+  if (scope == current) {
+    make();
+    return;
+  }
+  OpBuilder::InsertionGuard guard(b);
+  Scope *saved = current;
+  b.setInsertionPoint(scope->child);
+  current = scope;
+  make();
+  current = saved;
+}
+
+SmallVector<Value, 2>
+Emitter::once(Operation *op, const Index &index, uintptr_t tag,
+              function_ref<SmallVector<Value, 2>()> make) {
+  std::vector<uintptr_t> key = {reinterpret_cast<uintptr_t>(op), tag,
+                                static_cast<uintptr_t>(index.lane + 1),
+                                static_cast<uintptr_t>(index.width),
+                                static_cast<uintptr_t>(index.stride)};
+  for (Value at : index.at)
+    key.push_back(reinterpret_cast<uintptr_t>(at.getAsOpaquePointer()));
+  Scope *scope = emissionScope(index.at);
+  for (Scope *s = scope; s; s = s->parent) {
+    auto it = s->memo.find(key);
+    if (it != s->memo.end())
+      return it->second;
+  }
+  SmallVector<Value, 2> result;
+  inScope(scope, [&] {
+    result = make();
+    for (Value value : result)
+      if (!scopes.count(value) &&
+          value.getParentBlock() != &function.getBody().front())
+        own(value);
+  });
+  scope->memo[key] = result;
+  return result;
+}
+
+SmallVector<Value>
+Emitter::loop(Value low, Value high, int64_t step, ValueRange carried,
+              function_ref<SmallVector<Value>(Value, ValueRange)> body) {
+  auto forOp =
+      scf::ForOp::create(b, loc, low, high, constantIndex(step), carried);
+  Operation *savedChild = current->child;
+  current->child = forOp;
+  Scope scope;
+  scope.parent = current;
+  scope.depth = current->depth + 1;
+  {
+    OpBuilder::InsertionGuard guard(b);
+    if (carried.empty())
+      b.setInsertionPoint(forOp.getBody()->getTerminator());
+    else
+      b.setInsertionPointToEnd(forOp.getBody());
+    current = &scope;
+    own(forOp.getInductionVar());
+    for (Value value : forOp.getRegionIterArgs())
+      own(value);
+    SmallVector<Value> next =
+        body(forOp.getInductionVar(), forOp.getRegionIterArgs());
+    if (!carried.empty())
+      scf::YieldOp::create(b, loc, next);
+    current = scope.parent;
+  }
+  current->child = savedChild;
+  for (Value value : forOp.getResults())
+    own(value);
+  return SmallVector<Value>(forOp.getResults());
+}
+
+Value Emitter::branch(Value condition, Type type,
+                      function_ref<Value()> thenBody,
+                      function_ref<Value()> elseBody) {
+  auto ifOp = scf::IfOp::create(b, loc, TypeRange{type}, condition,
+                                /*withElseRegion=*/true);
+  Operation *savedChild = current->child;
+  current->child = ifOp;
+  for (bool isThen : {true, false}) {
+    OpBuilder::InsertionGuard guard(b);
+    Block *block = isThen ? ifOp.thenBlock() : ifOp.elseBlock();
+    b.setInsertionPointToEnd(block);
+    Scope scope;
+    scope.parent = current;
+    scope.depth = current->depth + 1;
+    scope.barrier = true;
+    current = &scope;
+    Value value = isThen ? thenBody() : elseBody();
+    scf::YieldOp::create(b, loc, value);
+    current = scope.parent;
+  }
+  current->child = savedChild;
+  own(ifOp.getResult(0));
+  return ifOp.getResult(0);
+}
+
+//===----------------------------------------------------------------------===//
+// Index arithmetic
+//===----------------------------------------------------------------------===//
+
+Value Emitter::constantIndex(int64_t value) {
+  Value &constant = constants[value];
+  if (!constant) {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(&function.getBody().front());
+    constant = m.integer(value);
+  }
+  return constant;
+}
+
+static std::optional<int64_t> constantOf(Value value) {
+  APInt number;
+  if (matchPattern(value, m_ConstantInt(&number)))
+    return number.getSExtValue();
+  return std::nullopt;
+}
+
+Value Emitter::binaryIndex(int kind, Value x, Value y,
+                           function_ref<Value(Value, Value)> make) {
+  Index key({x, y});
+  return once(nullptr, key, kind + 1,
+              [&] { return SmallVector<Value, 2>{make(x, y)}; })[0];
+}
+
+Value Emitter::addIndex(Value x, Value y) {
+  auto a = constantOf(x), c = constantOf(y);
+  if (a && c)
+    return constantIndex(*a + *c);
+  if (a && *a == 0)
+    return y;
+  if (c && *c == 0)
+    return x;
+  return binaryIndex(0, x, y, [&](Value x, Value y) {
+    return arith::AddIOp::create(b, loc, x, y).getResult();
+  });
+}
+
+Value Emitter::mulIndex(Value x, int64_t y) {
+  if (auto a = constantOf(x))
+    return constantIndex(*a * y);
+  if (y == 1)
+    return x;
+  if (y == 0)
+    return constantIndex(0);
+  return binaryIndex(1, x, constantIndex(y), [&](Value x, Value y) {
+    return arith::MulIOp::create(b, loc, x, y).getResult();
+  });
+}
+
+Value Emitter::divIndex(Value x, int64_t y) {
+  if (auto a = constantOf(x))
+    return constantIndex(*a / y);
+  if (y == 1)
+    return x;
+  return binaryIndex(2, x, constantIndex(y), [&](Value x, Value y) {
+    return arith::DivUIOp::create(b, loc, x, y).getResult();
+  });
+}
+
+Value Emitter::remIndex(Value x, int64_t y) {
+  if (auto a = constantOf(x))
+    return constantIndex(*a % y);
+  if (y == 1)
+    return constantIndex(0);
+  return binaryIndex(3, x, constantIndex(y), [&](Value x, Value y) {
+    return arith::RemUIOp::create(b, loc, x, y).getResult();
+  });
+}
+
+Value Emitter::linearize(ArrayRef<Value> at, ArrayRef<int64_t> shape) {
+  Value linear = constantIndex(0);
+  for (auto [index, size] : llvm::zip_equal(at, shape))
+    linear = addIndex(mulIndex(linear, size), index);
+  return linear;
+}
+
+SmallVector<Value, 4> Emitter::delinearize(Value linear,
+                                           ArrayRef<int64_t> shape) {
+  SmallVector<Value, 4> at(shape.size());
+  bool whole = true; // the major part needs no remainder
+  for (int64_t d = static_cast<int64_t>(shape.size()) - 1; d >= 0; --d) {
+    whole = product(shape.take_front(d)) == 1;
+    at[d] = shape[d] == 1 ? constantIndex(0)
+            : whole       ? linear
+                          : remIndex(linear, shape[d]);
+    if (!whole)
+      linear = divIndex(linear, shape[d]);
+    else if (shape[d] != 1)
+      linear = constantIndex(0);
+  }
+  return at;
+}
+
+//===----------------------------------------------------------------------===//
+// The function
+//===----------------------------------------------------------------------===//
+
+SmallVector<int64_t> Emitter::shapeOf(Value value) const {
+  auto type = cast<RankedTensorType>(value.getType());
+  if (flat)
+    return {type.getNumElements()};
+  return SmallVector<int64_t>(type.getShape());
+}
+
+Value Emitter::materializeConstant(ConstantOp op) {
+  auto elements = dyn_cast<DenseElementsAttr>(op.getValue());
+  if (!elements) {
+    op.emitError("holds its value in a form that kernels cannot take");
+    failed = true;
+    return Value();
+  }
+  std::string bytes;
+  Type element = elementOf(op.getResult());
+  unsigned size = m.storageType(element).getIntOrFloatBitWidth() / 8;
+  auto append = [&](const APInt &bits) {
+    uint64_t value = bits.getZExtValue();
+    bytes.append(reinterpret_cast<const char *>(&value), size);
+  };
+  if (isa<FloatType>(element))
+    for (const APFloat &value : elements.getValues<APFloat>())
+      append(value.bitcastToAPInt());
+  else
+    for (const APInt &value : elements.getValues<APInt>())
+      append(value);
+  auto type = LLVM::LLVMArrayType::get(b.getI8Type(), bytes.size());
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(module.getBody());
+  auto global = LLVM::GlobalOp::create(
+      b, loc, type, /*isConstant=*/true, LLVM::Linkage::Internal,
+      name + "_data" + std::to_string(pointers.size()), b.getStringAttr(bytes),
+      /*alignment=*/64);
+  b.setInsertionPointToStart(&function.getBody().front());
+  return LLVM::AddressOfOp::create(b, loc, global);
+}
+
+LogicalResult Emitter::begin() {
+  MLIRContext *context = b.getContext();
+  auto pointer = LLVM::LLVMPointerType::get(context);
+  b.setInsertionPointToEnd(module.getBody());
+  function = LLVM::LLVMFuncOp::create(
+      b, loc, name,
+      LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(context),
+                                  {pointer, b.getI64Type(), b.getI64Type()}));
+  Block *entry = function.addEntryBlock(b);
+  b.setInsertionPointToEnd(entry);
+  begin_ = entry->getArgument(1);
+  end_ = entry->getArgument(2);
+  int64_t number = 0;
+  auto next = [&] {
+    Value slot = LLVM::GEPOp::create(
+        b, loc, pointer, pointer, entry->getArgument(0),
+        ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(number++)});
+    return LLVM::LoadOp::create(b, loc, pointer, slot).getResult();
+  };
+  Block &body = fused.getBody().front();
+  for (Value argument : body.getArguments())
+    pointers[argument] = next();
+  for (unsigned i = 0; i < fused.getNumResults(); ++i)
+    outputs.push_back(next());
+  for (auto constant : body.getOps<ConstantOp>()) {
+    auto elements = dyn_cast<DenseElementsAttr>(constant.getValue());
+    if (elements && elements.isSplat())
+      continue;
+    pointers[constant.getResult()] = materializeConstant(constant);
+  }
+  return success(!failed);
+}
+
+FailureOr<KernelInfo> Emitter::emit() {
+  Block &body = fused.getBody().front();
+  for (Operation &op : body.without_terminator()) {
+    if (!isKernelOp(&op)) {
+      op.emitError("has no generated CPU kernel for these types");
+      return failure();
+    }
+    for (Value value : op.getResults())
+      if (cast<RankedTensorType>(value.getType()).getNumElements() == 0)
+        return op.emitError("has a result without elements; empty tensors are "
+                            "not supported in kernels"),
+               failure();
+  }
+  auto yield = cast<YieldOp>(body.getTerminator());
+  if (yield.getValues().empty())
+    return fused.emitError("is a kernel without a result"), failure();
+
+  // One flat range of elements, if every value has them all or just one.
+  int64_t count = 1;
+  for (Value value : yield.getValues())
+    count = std::max(count,
+                     cast<RankedTensorType>(value.getType()).getNumElements());
+  auto isWhole = [&](Value value) {
+    int64_t n = cast<RankedTensorType>(value.getType()).getNumElements();
+    return n == count || n == 1;
+  };
+  flat = llvm::all_of(body.getArguments(), isWhole) &&
+         llvm::all_of(yield.getValues(), [&](Value value) {
+           return cast<RankedTensorType>(value.getType()).getNumElements() ==
+                  count;
+         });
+  for (Operation &op : body.without_terminator()) {
+    flat &= op.hasTrait<Pointwise>() || isa<ConstantOp, ReshapeOp>(op);
+    flat &= llvm::all_of(op.getResults(), isWhole);
+  }
+
+  KernelInfo info;
+  info.buffers = body.getNumArguments() + fused.getNumResults();
+  if (mlir::failed(begin()))
+    return failure();
+  if (mlir::failed(flat ? emitFlat(info) : emitRows(info)) || failed)
+    return failure();
+  LLVM::ReturnOp::create(b, loc, ValueRange());
+  return info;
+}
+
+int64_t Emitter::widthLimit() {
+  // Sixteen lanes: two AVX2 registers or one of AVX-512.
+  int64_t limit = 16;
+  fused.getBody().walk([&](Operation *op) {
+    for (Value value : op->getResults())
+      if (elementOf(value).getIntOrFloatBitWidth() == 64)
+        limit = 8;
+  });
+  return limit;
+}
+
+double Emitter::costOfElement() {
+  double cost = 1;
+  for (Operation &op : fused.getBody().front().without_terminator()) {
+    if (isa<ExpOp, LogOp, TanhOp, ErfOp, SigmoidOp, SiluOp, GeluOp, SwigluOp,
+            SinOp, CosOp, PowOp, SoftmaxOp, ModOp>(op))
+      cost += 8;
+    else if (auto reduce = dyn_cast<ReduceOp>(op))
+      cost +=
+          static_cast<double>(reduce.getInput().getType().getNumElements()) /
+          reduce.getResult().getType().getNumElements();
+    else if (isa<RmsNormOp, LayerNormOp>(op))
+      cost += 4;
+    else if (!isa<ConstantOp, ReshapeOp>(op))
+      cost += 1;
+  }
+  return cost;
+}
+
+/// Work of a piece that is worth handing to another thread.
+static constexpr double workPerPiece = 32768;
+
+LogicalResult Emitter::emitFlat(KernelInfo &info) {
+  auto yield = cast<YieldOp>(fused.getBody().front().getTerminator());
+  info.extent = shapeOf(yield.getValues()[0])[0];
+  info.grain = std::max<int64_t>(
+      64,
+      llvm::alignTo(static_cast<int64_t>(workPerPiece / costOfElement()), 64));
+  int64_t width = info.extent >= 8 ? widthLimit() : 1;
+  auto body = [&](Value at, int64_t lanes) {
+    Index index({at});
+    if (info.extent == 1)
+      index.at[0] = constantIndex(0);
+    if (lanes > 1)
+      index.lane = 0, index.width = lanes;
+    SmallVector<Value> values;
+    for (Value value : yield.getValues())
+      values.push_back(eval(value, index));
+    for (auto [number, value] : llvm::enumerate(values))
+      store(number, index, value);
+    return SmallVector<Value>();
+  };
+  Value split = begin_;
+  if (width > 1) {
+    Value n = arith::SubIOp::create(b, loc, end_, begin_);
+    Value rest = arith::RemUIOp::create(b, loc, n, constantIndex(width));
+    split = arith::SubIOp::create(b, loc, end_, rest);
+    loop(begin_, split, width, {},
+         [&](Value at, ValueRange) { return body(at, width); });
+  }
+  loop(split, end_, 1, {}, [&](Value at, ValueRange) { return body(at, 1); });
+  return success();
+}
+
+LogicalResult Emitter::emitRows(KernelInfo &info) {
+  auto yield = cast<YieldOp>(fused.getBody().front().getTerminator());
+  RankedTensorType largest;
+  for (Value value : yield.getValues()) {
+    auto type = cast<RankedTensorType>(value.getType());
+    if (!largest || type.getNumElements() > largest.getNumElements())
+      largest = type;
+  }
+  for (Value value : yield.getValues())
+    if (!haveSameRows(largest, cast<RankedTensorType>(value.getType())))
+      return fused.emitError("is a kernel whose results have different rows");
+
+  // A reduction that drops the last dim gives one place per iteration: lanes
+  // run along what is reduced.
+  bool places = largest.getRank() == 0;
+  for (auto reduce : fused.getBody().front().getOps<ReduceOp>()) {
+    int64_t last = reduce.getInput().getType().getRank() - 1;
+    places |= !reduce.getKeepDims() && !reduce.getDims().empty() &&
+              reduce.getDims().back() == last &&
+              reduce.getResult().getType().getNumElements() ==
+                  largest.getNumElements();
+  }
+  SmallVector<int64_t> rows(largest.getShape());
+  int64_t depth = 1;
+  if (!places)
+    depth = rows.pop_back_val();
+  int64_t width = places || depth < 4 ? 1 : widthLimit();
+  for (Value value : yield.getValues()) {
+    auto type = cast<RankedTensorType>(value.getType());
+    if (width > 1 && type.getShape() == largest.getShape())
+      width = std::min(width, laneWidth(value, type.getRank() - 1, 1, width));
+  }
+  while (width > depth)
+    width /= 2;
+
+  info.extent = product(rows);
+  info.grain = std::max<int64_t>(
+      1, static_cast<int64_t>(workPerPiece / (depth * costOfElement())));
+  info.grain = std::min(info.grain, info.extent);
+
+  loop(begin_, end_, 1, {}, [&](Value row, ValueRange) {
+    Value number = info.extent == 1 ? constantIndex(0) : row;
+    SmallVector<Value, 4> at = delinearize(number, rows);
+    auto body = [&](Value column, int64_t lanes, bool whole) {
+      SmallVector<std::pair<unsigned, Index>> stores;
+      SmallVector<Value> values;
+      for (auto [output, value] : llvm::enumerate(yield.getValues())) {
+        auto type = cast<RankedTensorType>(value.getType());
+        bool isWhole = type.getShape() == largest.getShape();
+        if (isWhole != whole)
+          continue;
+        Index index(at);
+        if (whole && !places) {
+          index.at.push_back(column);
+          if (lanes > 1)
+            index.lane = type.getRank() - 1, index.width = lanes;
+        } else if (!whole && type.getRank() == largest.getRank()) {
+          index.at.push_back(constantIndex(0));
+        }
+        values.push_back(eval(value, index));
+        stores.push_back({output, index});
+      }
+      for (auto [place, value] : llvm::zip_equal(stores, values))
+        store(place.first, place.second, value);
+      return SmallVector<Value>();
+    };
+    // Single places of a row first: they read what the row may overwrite.
+    body(Value(), 1, false);
+    if (places)
+      return body(Value(), 1, true);
+    int64_t split = width > 1 ? depth / width * width : 0;
+    if (split)
+      loop(constantIndex(0), constantIndex(split), width, {},
+           [&](Value column, ValueRange) { return body(column, width, true); });
+    if (split < depth)
+      loop(constantIndex(split), constantIndex(depth), 1, {},
+           [&](Value column, ValueRange) { return body(column, 1, true); });
+    return SmallVector<Value>();
+  });
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Memory
+//===----------------------------------------------------------------------===//
+
+/// Row-major strides.
+static SmallVector<int64_t> stridesOf(ArrayRef<int64_t> shape) {
+  SmallVector<int64_t> strides(shape.size(), 1);
+  for (int64_t d = static_cast<int64_t>(shape.size()) - 2; d >= 0; --d)
+    strides[d] = strides[d + 1] * shape[d + 1];
+  return strides;
+}
+
+Value Emitter::load(Value base, Value tensor, const Index &index) {
+  SmallVector<int64_t> shape = shapeOf(tensor), strides = stridesOf(shape);
+  Type element = elementOf(tensor), storage = m.storageType(element);
+  unsigned bytes = storage.getIntOrFloatBitWidth() / 8;
+  auto pointer = LLVM::LLVMPointerType::get(b.getContext());
+  Value offset = linearize(index.at, shape);
+  auto address = [&](int64_t add) {
+    Value at = add ? addIndex(offset, constantIndex(add)) : offset;
+    return LLVM::GEPOp::create(b, loc, pointer, storage, base,
+                               ArrayRef<LLVM::GEPArg>{at});
+  };
+  if (index.single()) {
+    Value stored = LLVM::LoadOp::create(b, loc, storage, address(0), bytes);
+    return m.fromStorage(stored, element);
+  }
+  int64_t stride = strides[index.lane] * index.stride;
+  auto vector = VectorType::get({index.width}, storage);
+  Value stored;
+  if (stride == 1) {
+    stored = LLVM::LoadOp::create(b, loc, vector, address(0), bytes);
+  } else {
+    SmallVector<Value> elements;
+    for (int64_t i = 0; i < index.width; ++i)
+      elements.push_back(
+          LLVM::LoadOp::create(b, loc, storage, address(i * stride), bytes));
+    stored = vector::FromElementsOp::create(b, loc, vector, elements);
+  }
+  return m.fromStorage(stored, element);
+}
+
+void Emitter::store(unsigned output, const Index &index, Value value) {
+  auto yield = cast<YieldOp>(fused.getBody().front().getTerminator());
+  Value tensor = yield.getValues()[output];
+  Type element = elementOf(tensor), storage = m.storageType(element);
+  value =
+      m.toStorage(m.splat(value, index.single() ? 0 : index.width), element);
+  Value offset = linearize(index.at, shapeOf(tensor));
+  auto pointer = LLVM::LLVMPointerType::get(b.getContext());
+  Value address = LLVM::GEPOp::create(b, loc, pointer, storage, outputs[output],
+                                      ArrayRef<LLVM::GEPArg>{offset});
+  LLVM::StoreOp::create(b, loc, value, address,
+                        storage.getIntOrFloatBitWidth() / 8);
+}
+
+FailureOr<KernelInfo> mlir::dshard::emitKernel(FusedOp fused, ModuleOp kernels,
+                                               StringRef name) {
+  Emitter emitter(fused, kernels, name);
+  return emitter.emit();
+}

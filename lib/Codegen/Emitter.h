@@ -1,0 +1,145 @@
+//===- Emitter.h - Pulling values of a fused region at indices --*- C++ -*-===//
+//
+// Internal to Codegen. See KernelEmitter.h for the method.
+//
+//===----------------------------------------------------------------------===//
+#ifndef DSHARD_LIB_CODEGEN_EMITTER_H
+#define DSHARD_LIB_CODEGEN_EMITTER_H
+
+#include "dshard/Codegen/KernelEmitter.h"
+#include "dshard/Codegen/LaneMath.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+
+#include <map>
+#include <vector>
+
+namespace mlir::dshard {
+
+/// A place in a tensor, or `width` places that differ by `stride` along `lane`.
+struct Index {
+  SmallVector<Value, 4> at; ///< i64, one per dim; of lane 0 in dim `lane`
+  int lane = -1;            ///< dim along which lanes vary, -1: a single place
+  int64_t stride = 1;
+  int64_t width = 1;
+
+  Index() = default;
+  explicit Index(ArrayRef<Value> at) : at(at.begin(), at.end()) {}
+  bool single() const { return lane < 0; }
+  void dropLane() { lane = -1, stride = 1, width = 1; }
+};
+
+/// A block under construction. Values that depend only on an outer scope are
+/// emitted there, before `child`.
+struct Scope {
+  Scope *parent = nullptr;
+  unsigned depth = 0;
+  Operation *child = nullptr; ///< the loop or branch being filled inside
+  bool barrier = false;       ///< a branch: nothing may be hoisted out of it
+  std::map<std::vector<uintptr_t>, SmallVector<Value, 2>> memo;
+};
+
+class Emitter {
+public:
+  Emitter(FusedOp fused, ModuleOp module, StringRef name);
+  FailureOr<KernelInfo> emit();
+
+private:
+  // EmitLoops.cpp: the function and its loops.
+  LogicalResult begin();
+  LogicalResult emitFlat(KernelInfo &info);
+  LogicalResult emitRows(KernelInfo &info);
+  Value materializeConstant(ConstantOp op);
+  void store(unsigned output, const Index &index, Value value);
+  /// The widest vector along `lane` that every mapping below `value` keeps
+  /// contiguous, at most `limit`.
+  int64_t laneWidth(Value value, int lane, int64_t stride, int64_t limit);
+  int64_t widthLimit();
+  double costOfElement();
+
+  /// A loop [low, high) by `step`, carrying values. `body` yields the next.
+  SmallVector<Value>
+  loop(Value low, Value high, int64_t step, ValueRange carried,
+       function_ref<SmallVector<Value>(Value, ValueRange)> body);
+  /// A branch on an i1; both sides give one value of the same type.
+  Value branch(Value condition, Type type, function_ref<Value()> thenBody,
+               function_ref<Value()> elseBody);
+
+  // EmitOps.cpp: values of ops.
+  /// The value of `value` at `index`, in its compute type: one scalar, or
+  /// `index.width` lanes (a scalar too where all lanes agree). Null after an
+  /// error.
+  Value eval(Value value, const Index &index);
+  Value compute(Operation *op, const Index &index);
+  Value load(Value base, Value tensor, const Index &index);
+  Value pointwise(Operation *op, ArrayRef<Value> args);
+  Value evalPointwise(Operation *op, const Index &index);
+  Value evalReshape(ReshapeOp op, const Index &index);
+  Value evalConcat(ConcatOp op, const Index &index);
+  Value evalPad(PadOp op, const Index &index);
+  Value evalGather(GatherOp op, const Index &index);
+  Value evalGatherNd(GatherNdOp op, const Index &index);
+  Value evalIota(IotaOp op, const Index &index);
+  Value evalRotary(RotaryOp op, const Index &index);
+  Value evalReduce(ReduceOp op, const Index &index);
+  Value evalMatMul(MatMulOp op, const Index &index);
+  Value evalRmsNorm(RmsNormOp op, const Index &index);
+  Value evalLayerNorm(LayerNormOp op, const Index &index);
+  Value evalSoftmax(SoftmaxOp op, const Index &index);
+
+  /// Folds `term(index of input)` over the listed dims of `shape`, all other
+  /// dims as in `index`. Vectorises along the last dim where it is among them.
+  Value fold(ArrayRef<int64_t> shape, ArrayRef<int64_t> dims, Index index,
+             Value laneSource, Value identity,
+             function_ref<Value(const Index &)> term,
+             function_ref<Value(Value, Value)> combine);
+  /// Emits once per scope: `make` gives values that depend on `index` alone.
+  SmallVector<Value, 2> once(Operation *op, const Index &index, uintptr_t tag,
+                             function_ref<SmallVector<Value, 2>()> make);
+
+  Index broadcastTo(Value operand, ArrayRef<int64_t> result,
+                    const Index &index);
+  SmallVector<int64_t> shapeOf(Value value) const;
+  Type elementOf(Value value) const {
+    return cast<RankedTensorType>(value.getType()).getElementType();
+  }
+
+  // Index arithmetic, folded and shared.
+  Value constantIndex(int64_t value);
+  Value addIndex(Value x, Value y);
+  Value mulIndex(Value x, int64_t y);
+  Value divIndex(Value x, int64_t y);
+  Value remIndex(Value x, int64_t y);
+  Value binaryIndex(int kind, Value x, Value y,
+                    function_ref<Value(Value, Value)> make);
+  Value linearize(ArrayRef<Value> at, ArrayRef<int64_t> shape);
+  SmallVector<Value, 4> delinearize(Value linear, ArrayRef<int64_t> shape);
+
+  Scope *scopeOf(Value value) const;
+  Scope *deepest(Scope *a, Scope *b) const;
+  Scope *emissionScope(ArrayRef<Value> inputs) const;
+  /// Runs `make` with the insertion point in `scope`.
+  void inScope(Scope *scope, function_ref<void()> make);
+  void own(Value value) { scopes[value] = current; }
+
+  FusedOp fused;
+  ModuleOp module;
+  std::string name;
+  OpBuilder b;
+  Location loc;
+  LaneMath m;
+  LLVM::LLVMFuncOp function;
+  DenseMap<Value, Value> pointers; ///< region argument or constant -> pointer
+  SmallVector<Value> outputs;      ///< pointers
+  Value begin_, end_;
+  Scope root;
+  Scope *current = &root;
+  DenseMap<Value, Scope *> scopes;
+  DenseMap<int64_t, Value> constants;
+  bool flat = false;
+  bool failed = false;
+};
+
+} // namespace mlir::dshard
+
+#endif // DSHARD_LIB_CODEGEN_EMITTER_H

@@ -1,0 +1,500 @@
+//===- KernelTests.cpp - Generated kernels against the reference ----------===//
+//
+// Every op, over odd and even shapes and all element types: one function per
+// case is interpreted, compiled as one kernel, loaded by the runtime's own
+// loader and run, in one piece and in pieces of its grain.
+//
+//===----------------------------------------------------------------------===//
+
+#include "dshard/Codegen/Compile.h"
+#include "dshard/Codegen/KernelEmitter.h"
+#include "dshard/Reference/Interpreter.h"
+#include "dshard/Runtime/Cpu/KernelImage.h"
+#include "dshard/Support/Half.h"
+#include "mlir/IR/MLIRContext.h"
+#include "mlir/Parser/Parser.h"
+#include "gtest/gtest.h"
+
+#include <cmath>
+#include <cstdlib>
+#include <random>
+
+using namespace mlir;
+using namespace mlir::dshard;
+
+namespace {
+
+struct Case {
+  std::string name;
+  std::vector<std::string> arguments; // types
+  std::string result;                 // types, comma separated
+  std::string body;                   // defines %r (and %s ...)
+  double low = -3, high = 3;
+  std::string results = "%r";
+};
+
+/// `dshard.OP %0, %1 {attrs}`.
+Case op(std::string name, std::vector<std::string> arguments,
+        std::string result, std::string attributes = "", double low = -3,
+        double high = 3) {
+  std::string operands, types;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    operands += (i ? ", %" : "%") + std::to_string(i);
+    types += (i ? ", " : "") + arguments[i];
+  }
+  return {name + " " + result + " " + attributes,
+          arguments,
+          result,
+          "%r = dshard." + name + " " + operands + " " + attributes + " : (" +
+              types + ") -> " + result,
+          low,
+          high};
+}
+
+std::vector<Case> pointwiseCases() {
+  std::vector<Case> cases;
+  const char *shapes[] = {"3x37", "64", "2x5x16", "1", ""};
+  auto tensor = [](std::string shape, std::string type) {
+    return "tensor<" + shape + (shape.empty() ? "" : "x") + type + ">";
+  };
+  for (std::string type : {"f32", "bf16", "f16", "f64"})
+    for (std::string shape : shapes) {
+      if (type != "f32" && shape == "64")
+        continue;
+      std::string t = tensor(shape, type);
+      for (std::string name :
+           {"neg", "abs", "exp", "sin", "cos", "tanh", "erf", "sigmoid", "silu",
+            "relu", "floor", "ceil", "round", "sign", "gelu"})
+        cases.push_back(op(name, {t}, t));
+      cases.push_back(op("gelu", {t}, t, "{tanh_approximation}"));
+      for (std::string name : {"log", "sqrt", "rsqrt", "reciprocal"})
+        cases.push_back(op(name, {t}, t, "", 0.01, 50));
+      for (std::string name :
+           {"add", "sub", "mul", "div", "max", "min", "swiglu", "mod"})
+        cases.push_back(op(name, {t, t}, t));
+      cases.push_back(op("mod", {t, t}, t, "{fmod}"));
+      cases.push_back(op("pow", {t, t}, t, "", 0.1, 3));
+      cases.push_back(op("is_nan", {t}, tensor(shape, "i1")));
+      for (std::string predicate : {"eq", "ne", "lt", "le", "gt", "ge"})
+        cases.push_back(
+            op("compare", {t, t}, tensor(shape, "i1"),
+               "{predicate = #dshard.predicate<" + predicate + ">}"));
+      cases.push_back(op("select", {tensor(shape, "i1"), t, t}, t));
+      for (std::string other :
+           {"f32", "bf16", "f16", "f64", "i64", "i32", "i1", "i8"})
+        cases.push_back(op("cast", {t}, tensor(shape, other)));
+    }
+  for (std::string type : {"i64", "i32", "i8"})
+    for (std::string shape : {"3x37", "7"}) {
+      std::string t = tensor(shape, type);
+      for (std::string name : {"neg", "abs", "sign", "relu"})
+        cases.push_back(op(name, {t}, t, "", -100, 100));
+      for (std::string name : {"add", "sub", "max", "min", "mod"})
+        cases.push_back(op(name, {t, t}, t, "", -60, 60));
+      cases.push_back(op("mul", {t, t}, t, "", -11, 11));
+      cases.push_back(op("div", {t, t}, t, "", 1, 100));
+      cases.push_back(op("mod", {t, t}, t, "{fmod}", 1, 100));
+      cases.push_back(op("compare", {t, t}, tensor(shape, "i1"),
+                         "{predicate = #dshard.predicate<le>}", -5, 5));
+      for (std::string other : {"f32", "bf16", "f64", "i64", "i32", "i1"})
+        cases.push_back(op("cast", {t}, tensor(shape, other), "", -100, 100));
+    }
+  for (std::string shape : {"3x37", "16"}) {
+    std::string t = tensor(shape, "i1");
+    for (std::string name : {"and", "or", "xor"})
+      cases.push_back(op(name, {t, t}, t));
+    cases.push_back(op("not", {t}, t));
+    for (std::string other : {"f32", "i64", "bf16"})
+      cases.push_back(op("cast", {t}, tensor(shape, other)));
+  }
+  // Broadcasting.
+  cases.push_back(op("add", {"tensor<3x4x37xf32>", "tensor<37xf32>"},
+                     "tensor<3x4x37xf32>"));
+  cases.push_back(op("mul", {"tensor<3x1x32xf32>", "tensor<5x1xf32>"},
+                     "tensor<3x5x32xf32>"));
+  cases.push_back(
+      op("sub", {"tensor<bf16>", "tensor<5x17xbf16>"}, "tensor<5x17xbf16>"));
+  // Large angles, the quadrants of rotary tables.
+  cases.push_back(
+      op("sin", {"tensor<64xf32>"}, "tensor<64xf32>", "", -9e3, 9e3));
+  cases.push_back(
+      op("cos", {"tensor<64xf64>"}, "tensor<64xf64>", "", -9e3, 9e3));
+  cases.push_back(op("exp", {"tensor<64xf32>"}, "tensor<64xf32>", "", -80, 80));
+  cases.push_back(
+      op("exp", {"tensor<64xf64>"}, "tensor<64xf64>", "", -700, 700));
+  cases.push_back(op("pow", {"tensor<64xf64>", "tensor<64xf64>"},
+                     "tensor<64xf64>", "", 0.01, 30));
+  return cases;
+}
+
+std::vector<Case> otherCases() {
+  std::vector<Case> cases;
+  for (std::string type : {"f32", "bf16", "f16", "f64"}) {
+    auto t = [&](std::string shape) {
+      return "tensor<" + shape + "x" + type + ">";
+    };
+    for (std::string d : {"64", "37", "3"}) {
+      cases.push_back(op("rms_norm", {t("2x5x" + d), t(d)}, t("2x5x" + d),
+                         "{epsilon = 1.0e-6}"));
+      cases.push_back(op("layer_norm", {t("7x" + d), t(d), t(d)}, t("7x" + d),
+                         "{epsilon = 1.0e-5}"));
+      cases.push_back(op("layer_norm", {t("7x" + d), t(d)}, t("7x" + d),
+                         "{epsilon = 1.0e-5}"));
+      cases.push_back(
+          op("softmax", {t("3x4x" + d)}, t("3x4x" + d), "{dim = 2}"));
+      cases.push_back(
+          op("softmax", {t("3x4x" + d)}, t("3x4x" + d), "{dim = 1}"));
+      for (std::string kind : {"sum", "max", "min", "mean"}) {
+        std::string k = "{kind = #dshard<reduction " + kind + ">, dims = ";
+        cases.push_back(
+            op("reduce", {t("3x4x" + d)}, t("3x4"), k + "array<i64: 2>}"));
+        cases.push_back(op("reduce", {t("3x4x" + d)}, t("3x4x1"),
+                           k + "array<i64: 2>, keep_dims}"));
+        cases.push_back(
+            op("reduce", {t("3x4x" + d)}, t("3x" + d), k + "array<i64: 1>}"));
+        cases.push_back(op("reduce", {t("3x4x" + d)}, "tensor<" + type + ">",
+                           k + "array<i64: 0, 1, 2>}"));
+        cases.push_back(
+            op("reduce", {t("3x4x" + d)}, t("4"), k + "array<i64: 0, 2>}"));
+      }
+    }
+    cases.push_back(
+        op("reduce", {t("3x7")}, t("3"),
+           "{kind = #dshard<reduction product>, dims = array<i64: 1>}"));
+    for (std::string d : {"32", "6"}) {
+      std::string half = d == "32" ? "16" : "3";
+      cases.push_back(op("rotary",
+                         {t("2x3x5x" + d), t("1x5x" + half), t("1x5x" + half)},
+                         t("2x3x5x" + d)));
+      cases.push_back(op("rotary",
+                         {t("2x3x5x" + d), t("2x5x" + half), t("2x5x" + half)},
+                         t("2x3x5x" + d), "{interleaved}"));
+    }
+    cases.push_back(op("matmul", {t("2x3x5x7"), t("2x1x7x20")}, t("2x3x5x20")));
+    cases.push_back(op("matmul", {t("7x5"), t("20x7")}, t("5x20"),
+                       "{transpose_lhs, transpose_rhs}"));
+    cases.push_back(
+        op("iota", {}, t("5x33"), "{dim = 1 : i64, start = 0.5, step = 0.25}"));
+  }
+  for (std::string type : {"f32", "bf16", "i64", "i1", "i32"}) {
+    auto t = [&](std::string shape) {
+      return "tensor<" + shape + "x" + type + ">";
+    };
+    cases.push_back(op("reshape", {t("6x32")}, t("2x3x32")));
+    cases.push_back(op("reshape", {t("6x35")}, t("2x105")));
+    cases.push_back(op("transpose", {t("2x3x5x16")}, t("2x5x3x16"),
+                       "{permutation = array<i64: 0, 2, 1, 3>}"));
+    cases.push_back(op("transpose", {t("9x33")}, t("33x9"),
+                       "{permutation = array<i64: 1, 0>}"));
+    cases.push_back(op("broadcast_to", {t("3x1")}, t("2x3x20")));
+    cases.push_back(op("broadcast_to", {t("20")}, t("2x3x20")));
+    cases.push_back(op("concat", {t("3x16"), t("3x32"), t("3x16")}, t("3x64"),
+                       "{dim = 1 : i64}"));
+    cases.push_back(
+        op("concat", {t("3x7"), t("3x2")}, t("3x9"), "{dim = 1 : i64}"));
+    cases.push_back(
+        op("concat", {t("3x17"), t("1x17")}, t("4x17"), "{dim = 0 : i64}"));
+    cases.push_back(
+        op("slice", {t("9x40")}, t("3x16"),
+           "{starts = array<i64: 8, 3>, strides = array<i64: -3, 2>}"));
+    cases.push_back(
+        op("slice", {t("9x40")}, t("9x32"),
+           "{starts = array<i64: 0, 8>, strides = array<i64: 1, 1>}"));
+    cases.push_back(
+        op("pad", {t("3x16")}, t("6x32"),
+           "{low = array<i64: 1, 16>, high = array<i64: 2, 0>, value = 1.0}"));
+    cases.push_back(
+        op("pad", {t("3x5")}, t("3x8"),
+           "{low = array<i64: 0, 1>, high = array<i64: 0, 2>, value = 1.0}"));
+    Case gather = op("gather", {t("7x20"), "tensor<2x3xi64>"}, t("2x3x20"),
+                     "{dim = 0 : i64}", 0, 6.99);
+    cases.push_back(gather);
+    cases.push_back(op("gather", {t("5x7"), "tensor<4xi32>"}, t("5x4"),
+                       "{dim = 1 : i64}", -7, 6.99));
+    cases.push_back(op("gather", {t("4x20"), "tensor<2x3xi64>", "tensor<i64>"},
+                       t("2x3x20"), "{dim = 0 : i64}", 0, 9));
+    cases.push_back(op("gather_nd", {t("5x6x20"), "tensor<3x2xi64>"}, t("3x20"),
+                       "", 0, 4.99));
+    cases.push_back(op("gather_nd", {t("3x6"), "tensor<3x4x1xi64>"}, t("3x4"),
+                       "{batch_dims = 1 : i64}", 0, 5.99));
+  }
+  cases.push_back(op("iota", {}, "tensor<33xi64>",
+                     "{dim = 0 : i64, start = -2.0, step = 3.0}"));
+  cases.push_back(op("reduce", {"tensor<3x37xi64>"}, "tensor<3xi64>",
+                     "{kind = #dshard<reduction min>, dims = array<i64: 1>}",
+                     -100, 100));
+  cases.push_back(op("reduce", {"tensor<3x37xi32>"}, "tensor<3xi32>",
+                     "{kind = #dshard<reduction max>, dims = array<i64: 1>}",
+                     -100, -1));
+  cases.push_back(op("reduce", {"tensor<3x37xi64>"}, "tensor<37xi64>",
+                     "{kind = #dshard<reduction sum>, dims = array<i64: 0>}",
+                     -100, 100));
+  cases.push_back(op("matmul", {"tensor<3x5xi64>", "tensor<5x4xi64>"},
+                     "tensor<3x4xi64>", "", -20, 20));
+  return cases;
+}
+
+std::vector<Case> fusedCases() {
+  return {
+      {"residual and norm",
+       {"tensor<2x6x64xf32>", "tensor<2x6x64xf32>", "tensor<64xf32>"},
+       "tensor<2x6x64xf32>, tensor<2x6x64xf32>",
+       R"(%r = dshard.add %0, %1 : (tensor<2x6x64xf32>, tensor<2x6x64xf32>) -> tensor<2x6x64xf32>
+          %s = dshard.rms_norm %r, %2 {epsilon = 1.0e-6} : (tensor<2x6x64xf32>, tensor<64xf32>) -> tensor<2x6x64xf32>)",
+       -3,
+       3,
+       "%r, %s"},
+      {"constants inside",
+       {"tensor<4x3xf32>"},
+       "tensor<4x3xf32>",
+       R"(%c = dshard.constant dense<[1.0, 2.0, 4.0]> : tensor<3xf32>
+          %h = dshard.constant dense<0.5> : tensor<f32>
+          %t = dshard.mul %0, %c : (tensor<4x3xf32>, tensor<3xf32>) -> tensor<4x3xf32>
+          %r = dshard.add %t, %h : (tensor<4x3xf32>, tensor<f32>) -> tensor<4x3xf32>)"},
+      {"rotary behind a transpose",
+       {"tensor<2x5x96xf32>", "tensor<1x5x16xf32>", "tensor<1x5x16xf32>"},
+       "tensor<2x3x5x32xf32>",
+       R"(%a = dshard.reshape %0 : (tensor<2x5x96xf32>) -> tensor<2x5x3x32xf32>
+          %b = dshard.transpose %a {permutation = array<i64: 0, 2, 1, 3>} : (tensor<2x5x3x32xf32>) -> tensor<2x3x5x32xf32>
+          %r = dshard.rotary %b, %1, %2 : (tensor<2x3x5x32xf32>, tensor<1x5x16xf32>, tensor<1x5x16xf32>) -> tensor<2x3x5x32xf32>)"},
+      {"mean and centre, two results of different size",
+       {"tensor<6x40xf32>"},
+       "tensor<6x40xf32>, tensor<6x1xf32>",
+       R"(%s = dshard.reduce %0 {kind = #dshard<reduction mean>, dims = array<i64: 1>, keep_dims} : (tensor<6x40xf32>) -> tensor<6x1xf32>
+          %d = dshard.sub %0, %s : (tensor<6x40xf32>, tensor<6x1xf32>) -> tensor<6x40xf32>
+          %r = dshard.tanh %d : (tensor<6x40xf32>) -> tensor<6x40xf32>)",
+       -3,
+       3,
+       "%r, %s"},
+      {"cosine table",
+       {"tensor<16xf32>"},
+       "tensor<1x512x16xf32>",
+       R"(%p = dshard.iota {dim = 1 : i64} : () -> tensor<1x512x1xi64>
+          %f = dshard.cast %p : (tensor<1x512x1xi64>) -> tensor<1x512x1xf32>
+          %a = dshard.mul %f, %0 : (tensor<1x512x1xf32>, tensor<16xf32>) -> tensor<1x512x16xf32>
+          %r = dshard.cos %a : (tensor<1x512x16xf32>) -> tensor<1x512x16xf32>)"},
+  };
+}
+
+//===----------------------------------------------------------------------===//
+// Values
+//===----------------------------------------------------------------------===//
+
+unsigned bytesOf(Type type) {
+  return std::max(8u, type.getIntOrFloatBitWidth()) / 8;
+}
+
+void write(char *at, Type type, double value) {
+  auto put = [&](auto number) { std::memcpy(at, &number, sizeof(number)); };
+  if (type.isF64())
+    put(value);
+  else if (type.isF32())
+    put(static_cast<float>(value));
+  else if (type.isBF16())
+    put(::dshard::bfloat16FromFloat(static_cast<float>(value)));
+  else if (type.isF16())
+    put(::dshard::halfFromFloat(static_cast<float>(value)));
+  else if (type.isInteger(64))
+    put(static_cast<int64_t>(value));
+  else if (type.isInteger(32))
+    put(static_cast<int32_t>(value));
+  else
+    put(static_cast<int8_t>(value));
+}
+
+double read(const char *at, Type type) {
+  auto get = [&](auto number) {
+    std::memcpy(&number, at, sizeof(number));
+    return number;
+  };
+  if (type.isF64())
+    return get(double());
+  if (type.isF32())
+    return get(float());
+  if (type.isBF16())
+    return ::dshard::floatFromBFloat16(get(uint16_t()));
+  if (type.isF16())
+    return ::dshard::floatFromHalf(get(uint16_t()));
+  if (type.isInteger(64))
+    return static_cast<double>(get(int64_t()));
+  if (type.isInteger(32))
+    return get(int32_t());
+  return get(int8_t());
+}
+
+double tolerance(Type type) {
+  if (type.isF64())
+    return 1e-12;
+  if (type.isF32())
+    return 2e-6;
+  if (type.isBF16())
+    return 8e-3; // one unit in the last place, where f32 and f64 round apart
+  if (type.isF16())
+    return 1e-3;
+  return 0;
+}
+
+/// Moves the body of `function` into one fused op before its return.
+FusedOp wrap(func::FuncOp function) {
+  Block &block = function.getBody().front();
+  Operation *terminator = block.getTerminator();
+  OpBuilder b(terminator);
+  auto fused =
+      FusedOp::create(b, function.getLoc(), terminator->getOperandTypes(),
+                      block.getArguments(), StringAttr(), PartAttr());
+  Block *body = b.createBlock(&fused.getBody());
+  for (Value argument : block.getArguments())
+    body->addArgument(argument.getType(), function.getLoc());
+  for (Operation &op : llvm::make_early_inc_range(block.without_terminator()))
+    if (&op != fused)
+      op.moveBefore(body, body->end());
+  for (auto [outer, inner] :
+       llvm::zip(block.getArguments(), body->getArguments()))
+    outer.replaceUsesWithIf(inner, [&](OpOperand &use) {
+      return use.getOwner()->getBlock() == body;
+    });
+  b.setInsertionPointToEnd(body);
+  YieldOp::create(b, function.getLoc(), terminator->getOperands());
+  terminator->setOperands(fused.getResults());
+  return fused;
+}
+
+void run(const std::vector<Case> &cases, const char *target) {
+  ::dshard::Result<CpuTarget> cpu = getCpuTarget(target);
+  ASSERT_TRUE(cpu.ok()) << cpu.status().message();
+  DialectRegistry registry;
+  registry.insert<DShardDialect, func::FuncDialect>();
+  registerCodegenDialects(registry);
+  MLIRContext context(registry, MLIRContext::Threading::DISABLED);
+  context.loadAllAvailableDialects();
+  ModuleOp kernels = ModuleOp::create(UnknownLoc::get(&context));
+  OwningOpRef<ModuleOp> owner(kernels);
+
+  struct Prepared {
+    OwningOpRef<ModuleOp> module;
+    KernelInfo info;
+    SmallVector<HostTensor> arguments, expected;
+  };
+  std::vector<Prepared> prepared;
+  std::mt19937 generator(7);
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const Case &test = cases[i];
+    std::string text = "func.func @f(";
+    for (size_t a = 0; a < test.arguments.size(); ++a)
+      text += (a ? ", %" : "%") + std::to_string(a) + ": " + test.arguments[a];
+    text += ") -> (" + test.result + ") {\n" + test.body + "\nreturn " +
+            test.results + " : " + test.result + "\n}";
+    Prepared p;
+    p.module = parseSourceString<ModuleOp>(text, &context);
+    ASSERT_TRUE(p.module) << test.name << "\n" << text;
+    auto function = *p.module->getOps<func::FuncOp>().begin();
+    std::uniform_real_distribution<double> draw(test.low, test.high);
+    for (Value argument : function.getArguments()) {
+      HostTensor tensor(cast<RankedTensorType>(argument.getType()));
+      for (double &value : tensor.data) {
+        value = draw(generator);
+        if (tensor.type.getElementType().isInteger(1))
+          value = value > (test.low + test.high) / 2;
+        else if (isa<IntegerType>(tensor.type.getElementType()))
+          value = std::floor(value);
+      }
+      // The offset of a sharded look-up lies inside the indices' range.
+      if (tensor.type.getRank() == 0 &&
+          isa<IntegerType>(tensor.type.getElementType()))
+        tensor.data[0] = 3;
+      tensor.roundToElementType();
+      p.arguments.push_back(std::move(tensor));
+    }
+    ASSERT_TRUE(succeeded(
+        interpret(function, p.arguments, Precision::model, p.expected)))
+        << test.name;
+    FusedOp fused = wrap(function);
+    FailureOr<KernelInfo> info =
+        emitKernel(fused, kernels, "k" + std::to_string(i));
+    ASSERT_TRUE(succeeded(info)) << test.name;
+    p.info = *info;
+    prepared.push_back(std::move(p));
+  }
+  FailureOr<KernelImage> image = compileKernels(kernels, *cpu);
+  ASSERT_TRUE(succeeded(image));
+  auto loaded = ::dshard::cpu::KernelImage::load(
+      reinterpret_cast<const uint8_t *>(image->bytes.data()),
+      image->bytes.size());
+  ASSERT_TRUE(loaded.ok()) << loaded.status().message();
+
+  for (size_t i = 0; i < cases.size(); ++i) {
+    Prepared &p = prepared[i];
+    auto function =
+        (*loaded)->function(image->entries.lookup("k" + std::to_string(i)));
+    ASSERT_TRUE(function.ok()) << function.status().message();
+    std::vector<void *> buffers;
+    auto allocate = [&](RankedTensorType type) {
+      uint64_t bytes = type.getNumElements() * bytesOf(type.getElementType());
+      void *memory = std::aligned_alloc(64, (bytes + 64) / 64 * 64 + 64);
+      std::memset(memory, 0x5a, (bytes + 64) / 64 * 64 + 64);
+      buffers.push_back(memory);
+      return static_cast<char *>(memory);
+    };
+    for (const HostTensor &tensor : p.arguments) {
+      char *memory = allocate(tensor.type);
+      Type element = tensor.type.getElementType();
+      for (int64_t e = 0; e < tensor.size(); ++e)
+        write(memory + e * bytesOf(element), element, tensor.data[e]);
+    }
+    for (const HostTensor &tensor : p.expected)
+      allocate(tensor.type);
+    ASSERT_EQ(p.info.buffers, static_cast<int64_t>(buffers.size()));
+    for (int64_t begin = 0; begin < p.info.extent; begin += p.info.grain)
+      (*function)(buffers.data(), begin,
+                  std::min(p.info.extent, begin + p.info.grain));
+    for (size_t r = 0; r < p.expected.size(); ++r) {
+      const HostTensor &want = p.expected[r];
+      const char *memory = static_cast<char *>(buffers[p.arguments.size() + r]);
+      Type element = want.type.getElementType();
+      double largest = 0;
+      for (double value : want.data)
+        if (std::isfinite(value))
+          largest = std::max(largest, std::fabs(value));
+      int shown = 0;
+      for (int64_t e = 0; e < want.size() && shown < 3; ++e) {
+        double got = read(memory + e * bytesOf(element), element),
+               expected = want.data[e];
+        bool same =
+            (std::isnan(got) && std::isnan(expected)) || got == expected ||
+            std::fabs(got - expected) <=
+                tolerance(element) * (std::fabs(expected) + 0.05 * largest);
+        if (!same) {
+          ++shown;
+          ADD_FAILURE() << cases[i].name << " result " << r << " element " << e
+                        << ": got " << got << ", expected " << expected;
+        }
+      }
+      // Nothing was written behind the end.
+      int64_t end = want.size() * bytesOf(element);
+      for (int64_t byte = end; byte < end + 32; ++byte)
+        ASSERT_EQ(memory[byte], 0x5a) << cases[i].name;
+    }
+    for (void *memory : buffers)
+      std::free(memory);
+  }
+}
+
+TEST(Kernels, Pointwise) { run(pointwiseCases(), "cpu"); }
+TEST(Kernels, Others) { run(otherCases(), "cpu"); }
+TEST(Kernels, Fused) { run(fusedCases(), "cpu:x86-64-v3"); }
+
+TEST(Kernels, ExtremeValuesDoNotTrap) {
+  // Division by zero, the least integer by -1, NaN and infinity to integers.
+  run({op("div", {"tensor<2xf32>", "tensor<2xf32>"}, "tensor<2xf32>", "", 0, 0),
+       op("cast", {"tensor<20xf32>"}, "tensor<20xi8>", "", -120, 120)},
+      "cpu");
+}
+
+TEST(Targets, UnknownIsAnError) {
+  EXPECT_FALSE(getCpuTarget("cpu:pentium").ok());
+  EXPECT_FALSE(getCpuTarget("cuda:sm_90").ok());
+  ASSERT_TRUE(getCpuTarget("cpu:x86-64-v4").ok());
+  EXPECT_EQ(getCpuTarget("cpu:x86-64-v4")->name, "cpu:x86-64-v4");
+}
+
+} // namespace
