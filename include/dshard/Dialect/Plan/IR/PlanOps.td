@@ -1,0 +1,196 @@
+//===- PlanOps.td - The plan as IR ------------------------------*- tablegen -*-===//
+#ifndef DSHARD_DIALECT_PLAN_IR_PLANOPS_TD
+#define DSHARD_DIALECT_PLAN_IR_PLANOPS_TD
+
+include "dshard/Dialect/DShard/IR/DShardAttrs.td"
+
+def Plan_Dialect : Dialect {
+  let name = "plan";
+  let cppNamespace = "::mlir::plan";
+  let summary = "A sharded execution plan, 1:1 with plan.fbs";
+  let description = [{
+    Everything is decided here: `emitPlan` (Conversion/DShardToPlan) writes a module of this
+    dialect to a file without looking at anything else. The tables of the file are
+    ops in the module's body; an index in the file is the position among the ops of one kind.
+
+    Discardable attributes of the module: `dshard.mesh`, and `plan.compiler`, `plan.options`,
+    `plan.model`, `plan.model_folder`, `plan.model_hash`, `plan.target`, `plan.features`.
+
+    The instructions are exactly those of Plan/Instructions.def: their uses and values have the
+    names and the order of that table, which parser, printer and verifier read.
+  }];
+  let useDefaultTypePrinterParser = 1;
+  let useDefaultAttributePrinterParser = 1;
+  let dependentDialects = ["::mlir::dshard::DShardDialect"];
+}
+
+def Plan_Buffer : TypeDef<Plan_Dialect, "Buffer"> {
+  let mnemonic = "buffer";
+  let summary = "a typed place of a program";
+}
+
+// A value that is not a literal.
+class Plan_ValueAttr<string name, string attrMnemonic, string what> : AttrDef<Plan_Dialect, name> {
+  let mnemonic = attrMnemonic;
+  let summary = what;
+  let parameters = (ins "int64_t":$index);
+  let assemblyFormat = "`<` $index `>`";
+}
+def Plan_TableAttr : Plan_ValueAttr<"TableRef", "table", "the entry of a rank table for this rank">;
+def Plan_ScalarAttr : Plan_ValueAttr<"ScalarRef", "scalar", "the value of a scalar">;
+def Plan_LoopAttr : Plan_ValueAttr<"LoopIndex", "loop", "the index of an enclosing repeat; 0 is the innermost">;
+
+class Plan_Op<string mnemonic, list<Trait> traits = []> : Op<Plan_Dialect, mnemonic, traits>;
+
+//===----------------------------------------------------------------------===//
+// Tables of the plan
+//===----------------------------------------------------------------------===//
+
+def Plan_GroupOp : Plan_Op<"group"> {
+  let summary = "declare a group: ranks that differ only in these axes";
+  let arguments = (ins DShard_AxisListAttr:$axes);
+  let assemblyFormat = "`over` $axes attr-dict";
+}
+def Plan_TableOp : Plan_Op<"table"> {
+  let summary = "declare numbers that depend on the rank, row-major over the coordinates of mesh axes";
+  let arguments = (ins DenseI64ArrayAttr:$axes, DenseI64ArrayAttr:$values);
+  let assemblyFormat = "`over` $axes $values attr-dict";
+}
+def Plan_FileOp : Plan_Op<"file"> {
+  let summary = "declare a weight file";
+  let arguments = (ins StrAttr:$path, UI64Attr:$size);
+  let assemblyFormat = "$path `size` $size attr-dict";
+}
+def Plan_SourceOp : Plan_Op<"source"> {
+  let summary = "declare where the bytes of a parameter lie";
+  let arguments = (ins I64Attr:$file, DShard_WeightAttr:$weight);
+  let assemblyFormat = "$weight `file` $file attr-dict";
+}
+def Plan_StateOp : Plan_Op<"state"> {
+  let summary = "declare a persistent buffer";
+  let description = [{
+    `initializer` is none, load or zero; `packed` says that it holds a packed operand of a matmul.
+  }];
+  let arguments = (ins StrAttr:$name, StrAttr:$role, StrAttr:$initializer, UnitAttr:$packed,
+                       TypeAttr:$global, TypeAttr:$local, OptionalAttr<DShard_ShardingAttr>:$sharding,
+                       I64Attr:$offset, I64Attr:$size);
+  let assemblyFormat = [{
+    $name $role `init` $initializer (`packed` $packed^)? `offset` $offset `size` $size
+    (`sharding` $sharding^)? attr-dict `:` $global `local` $local
+  }];
+}
+def Plan_ImageOp : Plan_Op<"image"> {
+  let summary = "hold the code of all kernels";
+  let arguments = (ins StrAttr:$bytes);
+  let assemblyFormat = "$bytes attr-dict";
+}
+def Plan_KernelOp : Plan_Op<"kernel"> {
+  let summary = "declare a generated function";
+  let arguments = (ins StrAttr:$name, I64Attr:$image, I64Attr:$entry, I64Attr:$extent, I64Attr:$grain, I64Attr:$buffers);
+  let assemblyFormat = "$name `image` $image `entry` $entry `extent` $extent `grain` $grain `buffers` $buffers attr-dict";
+}
+def Plan_EntryOp : Plan_Op<"entry", [NoTerminator, SingleBlock]> {
+  let summary = "declare an entry point with its ports";
+  let arguments = (ins StrAttr:$name, I64Attr:$program);
+  let regions = (region SizedRegion<1>:$ports);
+  let assemblyFormat = "$name `program` $program attr-dict-with-keyword $ports";
+}
+class Plan_PortOp<string mnemonic> : Plan_Op<mnemonic, [HasParent<"EntryOp">]> {
+  let arguments = (ins StrAttr:$name, I64Attr:$buffer, TypeAttr:$global, TypeAttr:$local,
+                       OptionalAttr<DShard_ShardingAttr>:$sharding, OptionalAttr<StrArrayAttr>:$dim_names,
+                       OptionalAttr<DenseI64ArrayAttr>:$range);
+  let assemblyFormat = [{
+    $name `buffer` $buffer (`dims` $dim_names^)? (`range` $range^)? (`sharding` $sharding^)?
+    attr-dict `:` $global `local` $local
+  }];
+}
+def Plan_InputOp : Plan_PortOp<"input"> { let summary = "declare an input: the global tensor, and where its shard lies"; }
+def Plan_OutputOp : Plan_PortOp<"output"> { let summary = "declare an output"; }
+
+//===----------------------------------------------------------------------===//
+// Programs
+//===----------------------------------------------------------------------===//
+
+def Plan_ProgramOp : Plan_Op<"program", [NoTerminator, SingleBlock]> {
+  let summary = "hold the buffers and instructions of one virtual stage";
+  let description = [{A program named `load` is the plan's load program. Buffers come before instructions.}];
+  let arguments = (ins StrAttr:$name, I64Attr:$stage, I64Attr:$arena_size, I64Attr:$thread_scratch);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = "$name `stage` $stage `arena` $arena_size `scratch` $thread_scratch attr-dict-with-keyword $body";
+}
+def Plan_BufferOp : Plan_Op<"buffer"> {
+  let summary = "declare a place in the arena, in a state, or inside another buffer";
+  let description = [{
+    `offset` counts bytes in the arena or in the state's own bytes; of a view (`of %base`), in the base.
+  }];
+  let arguments = (ins StrAttr:$name, Optional<Plan_Buffer>:$base, OptionalAttr<I64Attr>:$state,
+                       I64Attr:$offset, I64Attr:$size, TypeAttr:$type);
+  let results = (outs Plan_Buffer:$result);
+  let assemblyFormat = [{
+    $name (`of` $base^)? (`in` `state` $state^)? `offset` $offset `size` $size attr-dict `:` $type
+  }];
+}
+def Plan_RepeatOp : Plan_Op<"repeat", [NoTerminator, SingleBlock]> {
+  let summary = "run the instructions of a block a number of times";
+  let arguments = (ins AnyAttr:$count);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = "$count attr-dict-with-keyword $body";
+}
+def Plan_IfOp : Plan_Op<"if", [NoTerminator, SingleBlock]> {
+  let summary = "run one of two blocks";
+  let arguments = (ins AnyAttr:$condition);
+  let regions = (region SizedRegion<1>:$then_body, SizedRegion<1>:$else_body);
+  let assemblyFormat = "$condition attr-dict-with-keyword $then_body `else` $else_body";
+}
+def Plan_CallOp : Plan_Op<"call", [NoTerminator, SingleBlock]> {
+  let summary = "run the instructions of a block";
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = "attr-dict-with-keyword $body";
+}
+
+//===----------------------------------------------------------------------===//
+// Instructions
+//===----------------------------------------------------------------------===//
+
+// Printed as
+//   plan.matmul lhs(%0) rhs(%1) bias(%2) -> out(%3) {batch = 1, m = 16, ...} path "up_proj" node "/fc1"
+// `segments` holds the number of buffers of every use in Instructions.def (0: an
+// absent optional one). `values` are integers, floats (for `..._bits`), or
+// #plan.table, #plan.scalar, #plan.loop.
+//
+// Constraints
+// - (instruction_c1) uses and values have the layout of Instructions.def.
+class Plan_Instruction<string mnemonic, string what> : Plan_Op<mnemonic> {
+  let summary = what;
+  let arguments = (ins Variadic<Plan_Buffer>:$uses, DenseI32ArrayAttr:$segments, ArrayAttr:$values,
+                       OptionalAttr<StrAttr>:$path, OptionalAttr<StrAttr>:$node, OptionalAttr<StrAttr>:$why,
+                       OptionalAttr<DShard_PartAttr>:$part);
+  let hasCustomAssemblyFormat = 1;
+  let hasVerifier = 1;
+  let extraClassDefinition = [{
+    ::mlir::ParseResult $cppClass::parse(::mlir::OpAsmParser &parser, ::mlir::OperationState &result) {
+      return ::mlir::plan::parseInstruction(parser, result);
+    }
+    void $cppClass::print(::mlir::OpAsmPrinter &printer) { ::mlir::plan::printInstruction(printer, getOperation()); }
+    ::mlir::LogicalResult $cppClass::verify() { return ::mlir::plan::verifyInstruction(getOperation()); }
+  }];
+}
+def Plan_RecordOp : Plan_Instruction<"record", "record an event">;
+def Plan_WaitOp : Plan_Instruction<"wait", "wait for an event">;
+def Plan_LoadSliceOp : Plan_Instruction<"load_slice", "read a box of a weight source">;
+def Plan_PackRhsOp : Plan_Instruction<"pack_rhs", "pack columns of a matmul's operand">;
+def Plan_FillOp : Plan_Instruction<"fill", "fill a buffer with one value">;
+def Plan_CopyOp : Plan_Instruction<"copy", "copy elements with strides">;
+def Plan_LaunchOp : Plan_Instruction<"launch", "run a generated kernel">;
+def Plan_MatmulOp : Plan_Instruction<"matmul", "multiply (batches of) matrices">;
+def Plan_AttentionOp : Plan_Instruction<"attention", "compute scaled dot-product attention">;
+def Plan_AllGatherOp : Plan_Instruction<"all_gather", "concatenate the shards of a group">;
+def Plan_AllReduceOp : Plan_Instruction<"all_reduce", "reduce over a group">;
+def Plan_ReduceScatterOp : Plan_Instruction<"reduce_scatter", "reduce over a group and keep the own shard">;
+def Plan_AllToAllOp : Plan_Instruction<"all_to_all", "move a sharding from one dim to another">;
+def Plan_BroadcastOp : Plan_Instruction<"broadcast", "give every member the root's value">;
+def Plan_PermuteOp : Plan_Instruction<"permute", "pass values around a ring">;
+def Plan_SendOp : Plan_Instruction<"send", "send to a member of a group">;
+def Plan_RecvOp : Plan_Instruction<"recv", "receive from a member of a group">;
+
+#endif
