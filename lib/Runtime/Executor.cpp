@@ -492,6 +492,7 @@ Status Executor::runCollective(InstructionKind kind,
   case InstructionKind::RECV: {
     Operand out = operand(*current, instruction, 0);
     int64_t from = values.next(), tag = values.next();
+    bytes = out.bytes;
     status = functions.receive(state, group, from, tag, out.data, out.bytes);
     break;
   }

@@ -307,8 +307,8 @@ static Status checkValues(const plan::Port &port, const TensorView &tensor,
   }
 }
 
-Status Session::setInput(std::string_view entryName, std::string_view name,
-                         const TensorView &tensor) {
+Status Session::checkInput(std::string_view entryName, std::string_view name,
+                           const TensorView &tensor) const {
   auto found = findPort(entryName, /*input=*/true, name);
   if (!found)
     return found.status();
@@ -326,11 +326,16 @@ Status Session::setInput(std::string_view entryName, std::string_view name,
   if (global.size() > maxDims)
     return Status::error("input '" + text + "' has more than " +
                          std::to_string(maxDims) + " dims");
-  if (port.has_range())
-    if (Status status = checkValues(port, tensor, text); !status)
-      return status;
+  return port.has_range() ? checkValues(port, tensor, text) : Status();
+}
+
+Status Session::setInput(std::string_view entryName, std::string_view name,
+                         const TensorView &tensor) {
+  if (Status status = checkInput(entryName, name, tensor); !status)
+    return status;
   if (!ready)
     return Status::error("the session is not loaded");
+  const plan::Port &port = **findPort(entryName, /*input=*/true, name);
   std::vector<int64_t> local = dimsOf(*port.local());
   int64_t size = elementBytes(tensor.type);
   for (uint32_t rank : ranksOf(*findEntry(entryName), port.program())) {
@@ -340,7 +345,7 @@ Status Session::setInput(std::string_view entryName, std::string_view name,
       continue; // bound
     int64_t offset;
     StridedCopy copy = shardCopy(
-        global, local,
+        tensor.dims, local,
         ranks->shardOrigin(port.sharding(), *port.local()->dims(), rank),
         offset);
     if (plan::elementCount(local) !=
@@ -353,12 +358,15 @@ Status Session::setInput(std::string_view entryName, std::string_view name,
   return Status();
 }
 
-Status Session::setInputs(
-    std::string_view entryName,
-    const std::vector<std::pair<std::string, TensorView>> &tensors) {
+Status Session::checkInputs(std::string_view entryName,
+                            const NamedTensors &tensors) const {
   const plan::Entry *entry = findEntry(entryName);
   if (!entry)
     return entryError(entryName);
+  for (const auto &tensor : tensors)
+    if (Status status = checkInput(entryName, tensor.first, tensor.second);
+        !status)
+      return status;
   std::vector<std::string> missing;
   for (const plan::Port *port : *entry->inputs()) {
     std::string name(reader->string(port->name()));
@@ -368,15 +376,22 @@ Status Session::setInputs(
     if (!given)
       missing.push_back("'" + name + "'");
   }
-  for (const auto &tensor : tensors)
-    if (Status status = setInput(entryName, tensor.first, tensor.second);
-        !status)
-      return status;
   if (missing.empty())
     return Status();
   return Status::error("entry point '" + std::string(entryName) +
                        "' also needs the input" +
                        (missing.size() > 1 ? "s " : " ") + join(missing, ", "));
+}
+
+Status Session::setInputs(std::string_view entryName,
+                          const NamedTensors &tensors) {
+  if (Status status = checkInputs(entryName, tensors); !status)
+    return status;
+  for (const auto &tensor : tensors)
+    if (Status status = setInput(entryName, tensor.first, tensor.second);
+        !status)
+      return status;
+  return Status();
 }
 
 namespace {

@@ -146,10 +146,10 @@ WeightReader::open(const plan::Reader &plan, WeightOptions options) {
   std::unique_ptr<WeightReader> reader(
       new WeightReader(plan, std::move(options)));
   reader->files.resize(plan.plan().files()->size());
-  if (reader->options.seed)
-    return reader;
   for (uint32_t i = 0; i < plan.plan().sources()->size(); ++i) {
     uint32_t file = plan.plan().sources()->Get(i)->file();
+    if (reader->isDrawn(i))
+      continue;
     if (reader->files[file].descriptor < 0)
       if (Status status = reader->openFile(file); !status)
         return status;
@@ -157,6 +157,17 @@ WeightReader::open(const plan::Reader &plan, WeightOptions options) {
       return status;
   }
   return reader;
+}
+
+bool WeightReader::isDrawn(uint32_t source) const {
+  if (!options.seed)
+    return false;
+  const plan::Plan &root = plan.plan();
+  uint32_t file = root.sources()->Get(source)->file();
+  std::string_view path = plan.string(root.files()->Get(file)->path());
+  const plan::Provenance *provenance = root.provenance();
+  return !provenance || !provenance->model() ||
+         path != std::string_view(provenance->model()->c_str());
 }
 
 WeightReader::~WeightReader() {
@@ -171,7 +182,7 @@ public:
   Slice(WeightReader &reader, const SliceRequest &request)
       : reader(reader), request(request),
         source(*reader.plan.plan().sources()->Get(request.source)),
-        stored(source.stored()->dtype()),
+        drawn(reader.isDrawn(request.source)), stored(source.stored()->dtype()),
         random(reader.options.seed.value_or(0),
                reader.plan.string(source.name())) {}
 
@@ -189,6 +200,7 @@ private:
   WeightReader &reader;
   const SliceRequest &request;
   const plan::WeightSource &source;
+  bool drawn; // not read
   DataType stored;
   RandomStream random;
   int64_t fileStrides[maxDims], outStrides[maxDims]; // by source dim
@@ -202,7 +214,7 @@ Status WeightReader::Slice::run() {
     return Status::error("weight '" +
                          std::string(reader.plan.string(source.name())) +
                          "' has no element type");
-  if (reader.options.seed && !plan::isFloat(stored))
+  if (drawn && !plan::isFloat(stored))
     return Status::error(
         "weight '" + std::string(reader.plan.string(source.name())) + "' is " +
         plan::toString(stored) +
@@ -269,8 +281,8 @@ Status WeightReader::Slice::readBox(const Box &box) {
     return readRun(begin, span, out);
   // Reading some bytes too many costs less than a call per row; drawing them
   // does not.
-  bool dense = span == useful || (!reader.options.seed &&
-                                  (span <= 8 * useful || span * size <= 16384));
+  bool dense = span == useful ||
+               (!drawn && (span <= 8 * useful || span * size <= 16384));
   if (span * size <= bounceBytes && dense) {
     if (!bounce)
       bounce = std::make_unique<char[]>(bounceBytes);
@@ -332,7 +344,7 @@ void WeightReader::Slice::draw(int64_t begin, int64_t count, char *to) {
 Status WeightReader::Slice::readRun(int64_t begin, int64_t count, char *to) {
   int64_t size = elementBytes(stored);
   reader.done.fetch_add(count * size, std::memory_order_relaxed);
-  if (reader.options.seed) {
+  if (drawn) {
     draw(begin, count, to);
     return Status();
   }

@@ -46,7 +46,7 @@ struct ExecutionRecord {
   };
   struct Collective {
     uint64_t count = 0;
-    uint64_t bytes = 0; // of the operands of this rank
+    uint64_t bytes = 0; // of this rank's operands; of a receive's result
   };
   struct Event {
     uint32_t program, instruction;

@@ -66,11 +66,16 @@ public:
   const plan::Entry *findEntry(std::string_view name) const;
   Status entryError(std::string_view name) const;
 
+  using NamedTensors = std::vector<std::pair<std::string, TensorView>>;
+  /// Name, type, shape, and the range of integers; before load() too.
+  Status checkInput(std::string_view entry, std::string_view name,
+                    const TensorView &tensor) const;
+  /// Checks and copies one input.
   Status setInput(std::string_view entry, std::string_view name,
                   const TensorView &tensor);
-  /// Every input is checked and set, and none is missing.
-  Status setInputs(std::string_view entry,
-                   const std::vector<std::pair<std::string, TensorView>> &);
+  /// All inputs of the entry point: checked, and none is missing.
+  Status checkInputs(std::string_view entry, const NamedTensors &tensors) const;
+  Status setInputs(std::string_view entry, const NamedTensors &tensors);
   Status setScalar(std::string_view name, double value);
   /// Runs the entry point on all ranks. The first error of any rank.
   Status execute(std::string_view entry);

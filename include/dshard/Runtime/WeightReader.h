@@ -28,7 +28,8 @@ namespace dshard {
 struct WeightOptions {
   /// The folder of --weights; empty: the model's.
   std::string folder;
-  /// --random-weights: read no file, draw every element (Support/Philox.h).
+  /// --random-weights: draw every element (Support/Philox.h) instead of reading
+  /// it. What lies inside the model's own file (small constants) is read.
   std::optional<uint64_t> seed;
 };
 
@@ -63,6 +64,7 @@ private:
   Status openFile(uint32_t file);
   Result<std::string> resolve(const std::string &path) const;
   Status checkSource(uint32_t source);
+  bool isDrawn(uint32_t source) const;
   class Slice;
 
   const plan::Reader &plan;

@@ -1,0 +1,231 @@
+//===- HostTensors.cpp - The global inputs and outputs --------------------===//
+
+#include "HostTensors.h"
+
+#include "dshard/Runtime/Cpu/Convert.h"
+#include "dshard/Support/Philox.h"
+#include "dshard/Support/Text.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+using namespace dshard;
+using namespace dshard::run;
+using plan::DataType;
+
+static HostTensor describe(const Session &session, const plan::Port &port,
+                           int64_t steps) {
+  HostTensor tensor;
+  tensor.name = std::string(session.plan().string(port.name()));
+  tensor.port = &port;
+  tensor.type = port.global()->dtype();
+  tensor.dims.assign(port.global()->dims()->begin(),
+                     port.global()->dims()->end());
+  tensor.stepBytes = static_cast<uint64_t>(plan::elementCount(tensor.dims)) *
+                     plan::byteSize(tensor.type);
+  if (steps)
+    tensor.dims.insert(tensor.dims.begin(), steps);
+  return tensor;
+}
+
+static Status allocate(HostTensor &tensor, int64_t steps) {
+  auto memory = AlignedBuffer::allocate(
+      tensor.stepBytes * static_cast<uint64_t>(std::max<int64_t>(1, steps)),
+      "an input or output");
+  if (!memory)
+    return memory.status();
+  tensor.data = std::move(*memory);
+  tensor.data.touch();
+  return Status();
+}
+
+/// Support/Philox.h: floats symmetric, ids below the gathered size, the rest
+/// (masks) ones.
+static void draw(HostTensor &tensor, uint64_t seed) {
+  RandomStream random(seed, tensor.name);
+  int64_t count = plan::elementCount(tensor.dims);
+  void *data = tensor.data.data();
+  if (tensor.type == DataType::f32) {
+    for (int64_t i = 0; i < count; ++i)
+      static_cast<float *>(data)[i] = random.symmetric(i);
+    return;
+  }
+  bool ids = plan::isInteger(tensor.type) && tensor.port->has_range();
+  int64_t low = tensor.port->range_min();
+  uint64_t values = std::min<uint64_t>(
+      static_cast<uint64_t>(tensor.port->range_max()) - low + 1,
+      uint64_t{1} << 32);
+  for (int64_t i = 0; i < count; ++i) {
+    double value = plan::isFloat(tensor.type) ? random.symmetric(i)
+                   : ids ? double(random.integer(i, low, values))
+                         : 1.0;
+    cpu::storeDouble(data, tensor.type, i, value);
+  }
+}
+
+static bool parseRandom(const std::string &text, uint64_t &seed) {
+  seed = 0;
+  if (text == "random")
+    return true;
+  int64_t number;
+  if (text.compare(0, 7, "random:") != 0 ||
+      !parseInteger(text.substr(7), number, 0))
+    return false;
+  seed = static_cast<uint64_t>(number);
+  return true;
+}
+
+Result<std::vector<HostTensor>>
+dshard::run::readInputs(const Session &session, const plan::Entry &entry,
+                        const std::string &entryName, const CommandLine &line) {
+  std::vector<HostTensor> tensors;
+  std::vector<std::string> names;
+  for (const plan::Port *port : *entry.inputs())
+    names.emplace_back(session.plan().string(port->name()));
+  auto listed = [&] { return names.empty() ? "none" : join(names, ", "); };
+  for (const Named &input : line.inputs) {
+    const plan::Port *port = nullptr;
+    for (const plan::Port *each : *entry.inputs())
+      if (session.plan().string(each->name()) == input.first)
+        port = each;
+    if (!port)
+      return Status::error("entry point '" + entryName + "' has no input '" +
+                           input.first + "'" + didYouMean(input.first, names) +
+                           "; it has " + listed());
+    HostTensor tensor = describe(session, *port, line.steps);
+    uint64_t seed;
+    if (parseRandom(input.second, seed)) {
+      if (Status status = allocate(tensor, line.steps); !status)
+        return status;
+      draw(tensor, seed);
+    } else {
+      Result<NpyArray> array = readNpy(input.second, tensor.type);
+      if (!array)
+        return array.status();
+      std::vector<int64_t> dims = array->dims;
+      if (line.steps && (dims.empty() || dims[0] != line.steps))
+        return Status::error(
+            "input '" + tensor.name + "' has the shape " + dimsText(dims) +
+            ", but with --steps " + std::to_string(line.steps) +
+            " its first dim must be " + std::to_string(line.steps));
+      if (line.steps)
+        dims.erase(dims.begin());
+      TensorView view = {array->type, dims, array->data.data()};
+      // Type and shape before anything relies on them.
+      if (Status status = session.checkInput(entryName, tensor.name, view);
+          !status)
+        return status;
+      tensor.data = std::move(array->data);
+    }
+    tensors.push_back(std::move(tensor));
+  }
+  std::vector<std::string> missing;
+  for (const std::string &name : names) {
+    bool given = false;
+    for (const HostTensor &tensor : tensors)
+      given |= tensor.name == name;
+    if (!given)
+      missing.push_back(name);
+  }
+  if (!missing.empty())
+    return Status::error("no value for the input" +
+                         std::string(missing.size() > 1 ? "s '" : " '") +
+                         join(missing, "', '") + "' of entry point '" +
+                         entryName + "'; give --input " + missing[0] +
+                         "=FILE.npy or --input " + missing[0] + "=random");
+  return tensors;
+}
+
+Result<std::vector<HostTensor>>
+dshard::run::makeOutputs(const Session &session, const plan::Entry &entry,
+                         const CommandLine &line) {
+  std::vector<HostTensor> tensors;
+  for (const plan::Port *port : *entry.outputs()) {
+    tensors.push_back(describe(session, *port, line.steps));
+    if (Status status = allocate(tensors.back(), line.steps); !status)
+      return status;
+  }
+  return tensors;
+}
+
+Status dshard::run::checkOutputNames(const std::vector<HostTensor> &outputs,
+                                     const std::string &entryName,
+                                     const CommandLine &line) {
+  std::vector<std::string> names;
+  for (const HostTensor &tensor : outputs)
+    names.push_back(tensor.name);
+  for (const auto *list : {&line.outputs, &line.expected})
+    for (const Named &wanted : *list)
+      if (std::find(names.begin(), names.end(), wanted.first) == names.end())
+        return Status::error("entry point '" + entryName + "' has no output '" +
+                             wanted.first + "'" +
+                             didYouMean(wanted.first, names) + "; it has " +
+                             (names.empty() ? "none" : join(names, ", ")));
+  return Status();
+}
+
+Statistics dshard::run::statisticsOf(const HostTensor &tensor) {
+  Statistics result;
+  int64_t count = plan::elementCount(tensor.dims);
+  double low = std::numeric_limits<double>::infinity(), high = -low, sum = 0;
+  const void *data = tensor.data.data();
+  for (int64_t i = 0; i < count; ++i) {
+    double x = tensor.type == DataType::f32
+                   ? static_cast<const float *>(data)[i]
+                   : cpu::elementAsDouble(data, tensor.type, i);
+    if (!std::isfinite(x)) {
+      ++result.notFinite;
+      continue;
+    }
+    low = std::min(low, x);
+    high = std::max(high, x);
+    sum += x;
+  }
+  int64_t finite = count - static_cast<int64_t>(result.notFinite);
+  if (finite) {
+    result.minimum = low;
+    result.maximum = high;
+    result.mean = sum / static_cast<double>(finite);
+  }
+  return result;
+}
+
+Result<Comparison> dshard::run::compare(const HostTensor &output,
+                                        const std::string &file, double rtol,
+                                        double atol) {
+  Result<NpyArray> array = readNpy(file, output.type);
+  if (!array)
+    return array.status();
+  if (array->dims != output.dims)
+    return Status::error(file + ": has the shape " + dimsText(array->dims) +
+                         ", output '" + output.name + "' has " +
+                         dimsText(output.dims));
+  Comparison result;
+  result.name = output.name;
+  int64_t count = plan::elementCount(output.dims), worst = -1;
+  for (int64_t i = 0; i < count; ++i) {
+    double ours = cpu::elementAsDouble(output.data.data(), output.type, i);
+    double theirs = cpu::elementAsDouble(array->data.data(), array->type, i);
+    double difference = std::abs(ours - theirs);
+    // Equal infinities and two NaNs are equal.
+    if (ours == theirs || (std::isnan(ours) && std::isnan(theirs)))
+      difference = 0;
+    else if (std::isnan(difference))
+      difference = std::numeric_limits<double>::infinity();
+    if (!(difference <= atol + rtol * std::abs(theirs)))
+      result.within = false;
+    if (worst < 0 || difference > result.largest) {
+      worst = i;
+      result.largest = difference;
+      result.ours = ours;
+      result.theirs = theirs;
+    }
+  }
+  for (int64_t d = static_cast<int64_t>(output.dims.size()) - 1;
+       d >= 0 && worst >= 0; --d) {
+    result.place.insert(result.place.begin(), worst % output.dims[d]);
+    worst /= output.dims[d];
+  }
+  return result;
+}

@@ -1,0 +1,60 @@
+//===- HostTensors.h - The global inputs and outputs ------------*- C++ -*-===//
+//
+// Reads or draws the inputs, holds the outputs, compares and writes them. All
+// of it is memory of the caller, outside of the plan's.
+//
+//===----------------------------------------------------------------------===//
+#ifndef DSHARD_TOOLS_DSHARD_RUN_HOSTTENSORS_H
+#define DSHARD_TOOLS_DSHARD_RUN_HOSTTENSORS_H
+
+#include "CommandLine.h"
+#include "dshard/Runtime/Npy.h"
+#include "dshard/Runtime/Session.h"
+
+namespace dshard::run {
+
+struct HostTensor {
+  std::string name;
+  const plan::Port *port = nullptr;
+  plan::DataType type = plan::DataType::none;
+  std::vector<int64_t> dims; // with the leading step dim, if any
+  AlignedBuffer data;
+  uint64_t stepBytes = 0; // of one step
+};
+
+struct Statistics {
+  double minimum = 0, maximum = 0, mean = 0;
+  uint64_t notFinite = 0;
+};
+
+struct Comparison {
+  std::string name;
+  double largest = 0;
+  std::vector<int64_t> place; // of the largest
+  double ours = 0, theirs = 0;
+  bool within = true;
+};
+
+/// Reads and draws every input, and checks them all (Session::checkInputs).
+Result<std::vector<HostTensor>> readInputs(const Session &session,
+                                           const plan::Entry &entry,
+                                           const std::string &entryName,
+                                           const CommandLine &line);
+
+/// Room for every output of the entry point, touched.
+Result<std::vector<HostTensor>> makeOutputs(const Session &session,
+                                            const plan::Entry &entry,
+                                            const CommandLine &line);
+
+/// The names of --output and --expected are outputs.
+Status checkOutputNames(const std::vector<HostTensor> &outputs,
+                        const std::string &entryName, const CommandLine &line);
+
+Statistics statisticsOf(const HostTensor &tensor);
+
+Result<Comparison> compare(const HostTensor &output, const std::string &file,
+                           double rtol, double atol);
+
+} // namespace dshard::run
+
+#endif // DSHARD_TOOLS_DSHARD_RUN_HOSTTENSORS_H
