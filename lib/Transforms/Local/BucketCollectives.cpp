@@ -66,12 +66,12 @@ struct BucketCollectivesPass
       auto isArgument = [](Value value) { return isa<BlockArgument>(value); };
       if (!llvm::all_of(gather.getInputs(), isArgument))
         return;
-      Group own{gather->getBlock(),
-                getUnit(gather.getPath() ? *gather.getPath()
-                                         : llvm::StringRef()),
-                gather.getAxesAttr(),
-                gather.getPartAttr(),
-                {gather}};
+      Group own{
+          gather->getBlock(),
+          getUnit(gather.getPath() ? *gather.getPath() : llvm::StringRef()),
+          gather.getAxesAttr(),
+          gather.getPartAttr(),
+          {gather}};
       for (Group &group : groups)
         if (group.block == own.block && group.unit == own.unit &&
             group.axes == own.axes && group.part == own.part) {

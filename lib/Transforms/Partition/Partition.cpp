@@ -177,8 +177,8 @@ LogicalResult Partitioner::convertSignature(Block &global, Block &local) {
 
 LogicalResult Partitioner::run() {
   Block &global = function.getBody().front();
-  // Behind the global block until it replaces it, so that local forms can look up
-  // the module.
+  // Behind the global block until it replaces it, so that local forms can look
+  // up the module.
   auto *local = new Block();
   function.getBody().push_back(local);
   auto builder = OpBuilder::atBlockEnd(local);

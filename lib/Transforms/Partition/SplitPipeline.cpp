@@ -11,7 +11,8 @@ using namespace mlir;
 using namespace mlir::dshard;
 
 namespace {
-struct SplitPipelinePass : mlir::dshard::impl::SplitPipelinePassBase<SplitPipelinePass> {
+struct SplitPipelinePass
+    : mlir::dshard::impl::SplitPipelinePassBase<SplitPipelinePass> {
   void runOnOperation() override {
     MeshAttr mesh = getMesh(getOperation());
     if (!mesh || mesh.getAxisSize("pp") == 1)

@@ -193,7 +193,8 @@ static LogicalResult verifyFunction(func::FuncOp function, MeshAttr mesh) {
 }
 
 namespace {
-struct VerifyLocalPass : mlir::dshard::impl::VerifyLocalPassBase<VerifyLocalPass> {
+struct VerifyLocalPass
+    : mlir::dshard::impl::VerifyLocalPassBase<VerifyLocalPass> {
   void runOnOperation() override {
     MeshAttr mesh = getMesh(getOperation());
     if (!mesh) {

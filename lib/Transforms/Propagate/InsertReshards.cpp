@@ -253,7 +253,8 @@ LogicalResult Inserter::run() {
 }
 
 namespace {
-struct InsertReshardsPass : mlir::dshard::impl::InsertReshardsPassBase<InsertReshardsPass> {
+struct InsertReshardsPass
+    : mlir::dshard::impl::InsertReshardsPassBase<InsertReshardsPass> {
   void runOnOperation() override {
     MeshAttr mesh = getMesh(getOperation());
     if (!mesh) {

@@ -30,15 +30,6 @@ struct PaddingPlan {
 };
 } // namespace
 
-/// "1, 2 and 5": the sizes up to 64 that divide `size`.
-static std::string listDivisors(int64_t size) {
-  std::string text;
-  for (int64_t n = 1; n <= std::min<int64_t>(size, 64); ++n)
-    if (size % n == 0)
-      text += (text.empty() ? "" : ", ") + std::to_string(n);
-  return text;
-}
-
 /// The use that cannot take a padded dim, or null.
 static Operation *detectUses(const Padding &padding, PaddingPlan &plan) {
   for (OpOperand &use : padding.value.getUses()) {
@@ -126,11 +117,14 @@ static LogicalResult padDim(func::FuncOp function, BlockArgument arg,
   std::string name = describeValue(arg);
   PaddingPlan plan;
   if (Operation *bad = detectUses(padding, plan)) {
-    InFlightDiagnostic diagnostic =
-        emitError(arg.getLoc())
-        << name << ": dim " << dim << " of size " << size
-        << " is not divisible by " << describe(axes, mesh) << " of " << shards
-        << " ranks; sizes that divide it are " << listDivisors(size);
+    InFlightDiagnostic diagnostic = emitError(arg.getLoc())
+                                    << name << ": dim " << dim << " of size "
+                                    << size << " is not divisible by "
+                                    << describe(axes, mesh) << " of " << shards
+                                    << " ranks; sizes that divide: ";
+    if (size > shards)
+      diagnostic << size / shards * shards << ", ";
+    diagnostic << padding.padded;
     diagnostic.attachNote(bad->getLoc())
         << "only a vocabulary dim is padded; this "
         << bad->getName().stripDialect() << " uses the dim otherwise";

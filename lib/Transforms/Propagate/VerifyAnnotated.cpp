@@ -56,10 +56,12 @@ static LogicalResult verifyValue(Value value, MeshAttr mesh) {
   if (!type.hasStaticShape())
     return emit() << describeValue(value) << " has a dynamic dim in " << type
                   << "; bind it with --dim NAME=SIZE";
-  // Parameters are left to dshard-pad.
   ShardingAttr sharding = getValueSharding(value);
-  if (!sharding || (isa<BlockArgument>(value) && isParameterValue(value)))
+  if (!sharding)
     return success();
+  if (isa<BlockArgument>(value) && isParameterValue(value))
+    return verifyShardingBeforePadding(sharding, type, mesh,
+                                       describeValue(value), emit);
   return sharding.verifyFor(type, mesh, describeValue(value), emit);
 }
 
@@ -70,21 +72,22 @@ struct VerifyAnnotatedPass
     FailureOr<MeshAttr> mesh = getMeshOrEmitError(getOperation());
     if (failed(mesh))
       return signalPassFailure();
-    WalkResult result = getOperation().walk([&](Operation *op) {
-      if (isa<RepeatOp, IfOp>(op)) {
-        op->emitOpError() << "is not sharded yet; run the model without it";
-        return WalkResult::interrupt();
-      }
-      bool fails = failed(verifyPathAndPart(op));
-      if (auto function = dyn_cast<func::FuncOp>(op))
-        for (BlockArgument arg : function.getArguments())
-          fails |= failed(verifyValue(arg, *mesh));
-      else if (!isa<ModuleOp, func::ReturnOp, ReshardOp>(op))
-        fails |= failed(getShardingRuleOf(op));
-      for (Value value : op->getResults())
-        fails |= failed(verifyValue(value, *mesh));
-      return fails ? WalkResult::interrupt() : WalkResult::advance();
-    });
+    WalkResult result =
+        getOperation().walk<WalkOrder::PreOrder>([&](Operation *op) {
+          if (isa<RepeatOp, IfOp>(op)) {
+            op->emitOpError() << "is not sharded yet; run the model without it";
+            return WalkResult::interrupt();
+          }
+          bool fails = failed(verifyPathAndPart(op));
+          if (auto function = dyn_cast<func::FuncOp>(op))
+            for (BlockArgument arg : function.getArguments())
+              fails |= failed(verifyValue(arg, *mesh));
+          else if (!isa<ModuleOp, func::ReturnOp, ReshardOp>(op))
+            fails |= failed(getShardingRuleOf(op));
+          for (Value value : op->getResults())
+            fails |= failed(verifyValue(value, *mesh));
+          return fails ? WalkResult::interrupt() : WalkResult::advance();
+        });
     if (result.wasInterrupted())
       signalPassFailure();
   }

@@ -154,7 +154,8 @@ static LogicalResult verifyReshard(ReshardOp op, MeshAttr mesh) {
 }
 
 namespace {
-struct VerifyPartialPass : mlir::dshard::impl::VerifyPartialPassBase<VerifyPartialPass> {
+struct VerifyPartialPass
+    : mlir::dshard::impl::VerifyPartialPassBase<VerifyPartialPass> {
   void runOnOperation() override {
     FailureOr<MeshAttr> mesh = getMeshOrEmitError(getOperation());
     if (failed(mesh))

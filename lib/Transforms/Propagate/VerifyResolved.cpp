@@ -181,7 +181,8 @@ static LogicalResult verifyFunction(func::FuncOp function, MeshAttr mesh) {
 }
 
 namespace {
-struct VerifyResolvedPass : mlir::dshard::impl::VerifyResolvedPassBase<VerifyResolvedPass> {
+struct VerifyResolvedPass
+    : mlir::dshard::impl::VerifyResolvedPassBase<VerifyResolvedPass> {
   void runOnOperation() override {
     FailureOr<MeshAttr> mesh = getMeshOrEmitError(getOperation());
     if (failed(mesh))
