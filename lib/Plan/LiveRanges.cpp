@@ -36,7 +36,11 @@ struct Walk {
       return;
     entered[index] = true;
     const Block &range = program.blocks[index];
-    for (uint32_t i = range.begin(); i < range.begin() + range.count(); ++i) {
+    for (uint64_t at = 0; at < range.count(); ++at) {
+      uint64_t place = range.begin() + at;
+      if (place >= program.instructions.size())
+        return; // not checked yet: the reader will say so
+      uint32_t i = static_cast<uint32_t>(place);
       order.push_back(i);
       const Instruction &instruction = program.instructions[i];
       const InstructionInfo *info = findInstruction(instruction.kind());

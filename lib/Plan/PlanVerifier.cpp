@@ -108,8 +108,11 @@ static Status verifyStateLayout(const VerifyContext &context) {
   std::vector<uint32_t> order(plan.states()->size());
   for (uint32_t i = 0; i < order.size(); ++i)
     order[i] = i;
-  std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
-    return plan.states()->Get(a)->offset() < plan.states()->Get(b)->offset();
+  auto offset = [&](uint32_t state) {
+    return plan.states()->Get(state)->offset();
+  };
+  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
+    return offset(a) != offset(b) ? offset(a) < offset(b) : a < b;
   });
   const State *last = nullptr;
   for (uint32_t index : order) {

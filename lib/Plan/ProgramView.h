@@ -30,8 +30,10 @@ template <typename T> struct Slice {
   const T &operator[](size_t index) const { return data[index]; }
   const T *begin() const { return data; }
   const T *end() const { return data + count; }
+  /// Cut at the end: a plan that is being built has not been checked.
   Slice slice(size_t from, size_t length) const {
-    return Slice(data + from, length);
+    from = from < count ? from : count;
+    return Slice(data + from, length < count - from ? length : count - from);
   }
 };
 

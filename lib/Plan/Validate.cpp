@@ -66,7 +66,7 @@ Status Validator::tensor(const TensorType *tensor,
                          const std::string &what) const {
   if (Status s = require(tensor, (what + ": type").c_str()); !s)
     return s;
-  if (Status s = require(tensor->dims(), (what + ": dims").c_str()); !s)
+  if (Status s = aligned(tensor->dims(), (what + ": dims").c_str()); !s)
     return s;
   if (Status s = type(tensor->dtype(), what); !s)
     return s;
@@ -145,7 +145,7 @@ Status Validator::mesh() {
     std::string what = "table " + std::to_string(i);
     if (Status s = require(table.axes(), what.c_str()); !s)
       return s;
-    if (Status s = require(table.values(), what.c_str()); !s)
+    if (Status s = aligned(table.values(), what.c_str()); !s)
       return s;
     uint64_t count = 1;
     std::set<uint32_t> seen;
@@ -376,6 +376,10 @@ Status Validator::run(uint64_t sectionsSize) {
         (const void *)plan.kernels()})
     if (Status s = require(part, "a part"); !s)
       return s;
+  if (Status s = aligned(plan.scalars(), "the list of scalars"); !s)
+    return s;
+  if (Status s = aligned(plan.kernels(), "the list of kernels"); !s)
+    return s;
   const Provenance &provenance = *plan.provenance();
   for (const void *text :
        {(const void *)provenance.compiler(), (const void *)provenance.options(),

@@ -29,6 +29,18 @@ private:
   Status entries();
   Status port(const Port &port, const std::string &what) const;
   Status require(const void *table, const char *what) const;
+  /// The vector is there and its elements lie at multiples of their alignment
+  /// (the FlatBuffers verifier looks at the length word only).
+  template <typename Vector>
+  Status aligned(const Vector *items, const char *what) const {
+    if (Status s = require(items, what); !s)
+      return s;
+    return items->size() == 0 ||
+                   reinterpret_cast<uintptr_t>(items->Data()) % 8 == 0
+               ? Status()
+               : Status::error(std::string("metadata: ") + what +
+                               " is not aligned");
+  }
   Status string(uint32_t index, const std::string &what) const;
   Status inside(uint64_t index, uint64_t count, const std::string &what) const;
   Status range(uint64_t begin, uint64_t count, uint64_t limit,

@@ -345,10 +345,14 @@ Status Validator::program(uint32_t index) {
   const Program &program = *plan.programs()->Get(index);
   std::string what = "program " + std::to_string(index);
   for (const void *vector :
-       {(const void *)program.blocks(), (const void *)program.instructions(),
-        (const void *)program.buffers(), (const void *)program.uses(),
-        (const void *)program.values(), (const void *)program.dims()})
+       {(const void *)program.blocks(), (const void *)program.instructions()})
     if (Status s = require(vector, (what + ": a list").c_str()); !s)
+      return s;
+  for (Status s : {aligned(program.buffers(), (what + ": buffers").c_str()),
+                   aligned(program.uses(), (what + ": uses").c_str()),
+                   aligned(program.values(), (what + ": values").c_str()),
+                   aligned(program.dims(), (what + ": dims").c_str())})
+    if (!s)
       return s;
   if (Status s = string(program.name(), what); !s)
     return s;

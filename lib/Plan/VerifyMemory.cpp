@@ -262,13 +262,13 @@ Status Interpreter::write(uint64_t begin, uint64_t end, uint32_t buffer,
 
 Status Interpreter::touch(uint32_t at, const InstructionView &op, uint32_t use,
                           bool isWrite) {
-  auto [begin, end] = bytes(op, use);
+  std::pair<uint64_t, uint64_t> range = bytes(op, use);
   uint16_t stream = view.instructions[at].stream();
   // Built only when needed: this runs for every use.
   auto run = [&](const std::string &where) {
     uint32_t buffer = op.uses[use].buffer();
-    return isWrite ? write(begin, end, buffer, stream, where)
-                   : read(begin, end, buffer, stream, where);
+    return isWrite ? write(range.first, range.second, buffer, stream, where)
+                   : read(range.first, range.second, buffer, stream, where);
   };
   Status status = run("");
   if (status)
