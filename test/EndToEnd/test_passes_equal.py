@@ -1,5 +1,9 @@
 """Every pass keeps the value: the program after each pass and each phase, in the
-fp64 interpreter on all ranks, against the imported one."""
+fp64 interpreter on all ranks, against the imported one.
+
+dshard-fold-constants rounds what it folds (rotary tables) to the model's types,
+once; what follows it is compared with the program right after it.
+"""
 
 import re
 
@@ -13,13 +17,16 @@ MODELS = {"mlp": {"batch": 16}, "llama-small": LLAMA, "llama-small-bf16": LLAMA,
 
 
 def inputs(name, folder):
-    """Input flags. The second row of the mask is padded on the left, so that some
-    rows attend nothing; ids stay below any vocabulary."""
+    """Input flags. The second sequence is padded on the left, so that some rows
+    attend nothing. Not in f16: adding its smallest number hides a score only by
+    rounding, which fp64 does not do."""
     if name == "mlp":
         return ["--random-inputs=5"]
     dims = MODELS[name]
     mask = np.ones((dims["batch"], dims["seq"]), np.int64)
-    mask[1, :5] = 0
+    mask[0, -2:] = 0
+    if "fp16" not in name:
+        mask[1, :5] = 0
     np.save(folder / "mask.npy", mask)
     return ["--input", "input_ids=random:5", "--input", f"attention_mask={folder / 'mask.npy'}"]
 
@@ -44,20 +51,33 @@ def compile_with_dumps(name, tp, filled, folder):
     return phases[0], passes, phases[1:]
 
 
-@pytest.mark.parametrize("tp", [1, 2, 4])
-@pytest.mark.parametrize("name", ["mlp", "llama-small"])
+CASES = [(name, tp) for name in ("mlp", "llama-small") for tp in (1, 2, 4)]
+CASES += [("llama-small-bf16", 4), ("llama-small-fp16", 2)]
+
+
+def compare(base, programs, flags, folder):
+    """Largest differences relative to the largest value, by program."""
+    against = [flag for path in programs for flag in ("--against", path)]
+    done = tools.start("dshard-interpret", base, *against, *flags, "--rtol", "0.1", cwd=folder)
+    assert done.status == 0, done.stderr
+    found = re.findall(r"largest difference (\S+) of (\S+)", done.stdout)
+    assert len(found) == len(programs)
+    assert all(float(largest) > 0.1 for _, largest in found)  # no program of zeros
+    return {path.name: float(difference) / float(largest) for path, (difference, largest) in zip(programs, found)}
+
+
+@pytest.mark.parametrize("name,tp", CASES)
 def test_every_pass_keeps_the_value(name, tp, filled, tmp_path):
     imported, passes, phases = compile_with_dumps(name, tp, filled, tmp_path)
-    assert any("dshard-partition" in p.name for p in passes)
-    against = [flag for path in passes + phases for flag in ("--against", path)]
-    done = tools.run(
-        "dshard-interpret", imported, *against, *inputs(name, tmp_path), "--weights", filled(name).parent
-    )
-    compared = re.findall(r"largest difference (\S+) of (\S+)", done.stdout)
-    assert len(compared) == len(passes) + len(phases)
-    for difference, largest in compared:
-        assert float(largest) > 0.1  # not a program that gives zeros
-        assert float(difference) <= 1e-9 * float(largest)
+    fold = next(i for i, path in enumerate(passes) if "fold-constants" in path.name)
+    assert any("dshard-partition" in path.name for path in passes[fold:])
+    flags = inputs(name, tmp_path) + ["--weights", filled(name).parent]
+    exact = compare(imported, passes[:fold], flags, tmp_path) if fold else {}
+    rounded = compare(imported, [passes[fold]], flags, tmp_path)
+    exact.update(compare(passes[fold], passes[fold + 1 :] + phases, flags, tmp_path))
+    assert {program: error for program, error in exact.items() if error > 1e-9} == {}
+    limit = {"llama-small-bf16": 2.5e-2, "llama-small-fp16": 5e-3}.get(name, 1e-6)
+    assert max(rounded.values()) <= limit
 
 
 @pytest.mark.parametrize("name", ["mlp", "llama-small"])
@@ -73,13 +93,3 @@ def test_a_wrong_collective_is_seen(name, filled, tmp_path):
     )
     assert done.status == 1
     assert "differs by up to" in done.stderr
-
-
-@pytest.mark.parametrize("name", ["llama-small-bf16", "llama-small-fp16"])
-def test_half_precision_keeps_the_value_without_rounding(name, filled, tmp_path):
-    """In fp64 nothing is rounded, so raising 16-bit graphs changes no value either."""
-    imported, passes, phases = compile_with_dumps(name, 2, filled, tmp_path)
-    against = [flag for path in passes + phases for flag in ("--against", path)]
-    tools.run(
-        "dshard-interpret", imported, *against, *inputs(name, tmp_path), "--weights", filled(name).parent
-    )

@@ -1,5 +1,8 @@
 // Each composite op has the value of its decomposition.
-// RUN: dshard-interpret %s --decompose --random-inputs=1 | FileCheck %s
+// RUN: dshard-opt %s --dshard-decompose -o %t.mlir
+// RUN: FileCheck %s --check-prefix=NONE --input-file %t.mlir
+// RUN: dshard-interpret %s --against %t.mlir --random-inputs=1 | FileCheck %s
+// NONE-NOT: dshard.{{attention|rotary|rms_norm|layer_norm|softmax}}
 // (Eight keys, so that the 1/8 of a row that attends nothing is exact in f32.)
 // CHECK-COUNT-15: largest difference
 // CHECK-NOT: DIFFERENT

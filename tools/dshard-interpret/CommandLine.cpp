@@ -24,7 +24,6 @@ precision. A program of the local phase runs on all its ranks in one thread.
   --output NAME=FILE.npy     write an output (16-bit floats as float32)
   --against OTHER.mlir       run both on the same inputs and compare the outputs
                              (may be given several times)
-  --decompose                against the same program, each op in simpler ones
   --rtol R  --atol A         |a - b| <= A + R * max|a| (default with fp64: R = 1e-9;
                              with model: 1e-5, f16 5e-3, bf16 2.5e-2; A = 0)
   --precision=fp64|model     round nothing (default), or each op to its type
@@ -71,11 +70,6 @@ Parsed dshard::tool::parseCommandLine(int argc, char **argv,
     bool hasValue = argument.contains('=');
     if (flag == "help" || flag == "h")
       return Parsed::help;
-
-    if (flag == "decompose" && !hasValue) {
-      commandLine.decompose = true;
-      continue;
-    }
 
     bool isSeedFlag = flag == "random-inputs" || flag == "random-weights";
     if (isSeedFlag) { // the value may only follow after =

@@ -20,7 +20,6 @@ struct CommandLine {
   std::optional<uint64_t> randomWeights, randomInputs;
   mlir::dshard::Precision precision = mlir::dshard::Precision::fp64;
   std::optional<double> rtol, atol;
-  bool decompose = false;
   int64_t ranks = 0; ///< 0: whatever the program has
 };
 

@@ -1,12 +1,10 @@
 //===- dshard-interpret.cpp - The interpreter's main ----------------------===//
 #include "CommandLine.h"
-#include "dshard/Reference/Decompose.h"
 #include "dshard/Reference/Inputs.h"
 #include "dshard/Support/Text.h"
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/IR/OwningOpRef.h"
-#include "mlir/IR/Verifier.h"
 #include "mlir/Parser/Parser.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Format.h"
@@ -45,7 +43,6 @@ static void printDiagnostic(Diagnostic &diagnostic) {
 /// A program, the function to run, and what came out.
 struct Program {
   std::string path;
-  bool decomposed = false;
   OwningOpRef<ModuleOp> module;
   func::FuncOp function;
   SmallVector<HostTensor> results;
@@ -237,10 +234,6 @@ static int runPrograms(const CommandLine &commandLine) {
     program.module = parseSourceFile<ModuleOp>(program.path, &context);
     if (!program.module)
       return 1; // said by the parser
-    if (program.decomposed && decomposeAll(*program.module) == 0)
-      return fail(program.path + ": no op has a decomposition");
-    if (program.decomposed && failed(verify(*program.module)))
-      return 1;
     if (Status status = findEntry(program, commandLine.entry); !status)
       return fail(status.message());
     if (isFirst)
@@ -279,23 +272,19 @@ static int runPrograms(const CommandLine &commandLine) {
         !status)
       return fail(status.message());
   }
-  if (commandLine.against.empty() && !commandLine.decompose) {
+  if (commandLine.against.empty()) {
     if (commandLine.outputs.empty())
       for (auto [name, result] : llvm::zip_equal(names, first.results))
         printTensor(name, result);
     return checkRanks(first);
   }
   int status = 0;
-  std::vector<std::string> against = commandLine.against;
-  if (commandLine.decompose)
-    against.push_back(commandLine.program);
-  for (const std::string &path : against) {
+  for (const std::string &path : commandLine.against) {
     Program other;
     other.path = path;
-    other.decomposed = commandLine.decompose && &path == &against.back();
     if (run(other, /*isFirst=*/false) || checkRanks(other))
       return 1;
-    if (against.size() > 1)
+    if (commandLine.against.size() > 1)
       llvm::outs() << path << ": ";
     status |= compare(first, other, commandLine);
   }
