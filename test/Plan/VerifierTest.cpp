@@ -423,4 +423,44 @@ TEST(Verifier, V6DeadlockAcrossGroups) {
       << error;
 }
 
+// 4,096 ranks of which 32 differ, thousands of collectives: a moment.
+TEST(Verifier, Scales) {
+  Builder builder;
+  uint32_t pp = builder.addAxis("pp", 4);
+  uint32_t dp = builder.addAxis("dp", 16);
+  uint32_t cp = builder.addAxis("cp", 8);
+  uint32_t tp = builder.addAxis("tp", 8);
+  (void)pp;
+  int64_t ring = builder.addGroup({builder.wholeAxis(cp)});
+  int64_t wide =
+      builder.addGroup({builder.wholeAxis(dp), builder.wholeAxis(tp)});
+  builder.beginProgram("load").finish();
+  ProgramAssembler run = builder.beginProgram("run");
+  uint32_t a = run.addBuffer({"a", DataType::f32, {4}, 0});
+  uint32_t b = run.addBuffer({"b", DataType::f32, {4}, 64});
+  uint32_t body = run.addBlock(), early = run.addBlock(), late = run.addBlock();
+  uint32_t next = builder.addTable({cp}, {1, 2, 3, 4, 5, 6, 7, 0});
+  uint32_t previous = builder.addTable({cp}, {7, 0, 1, 2, 3, 4, 5, 6});
+  uint32_t which = builder.addTable(
+      {cp}, {early, late, late, late, early, late, early, late});
+  run.append(0, InstructionKind::FILL, {write(a)}, {literalBits(1)});
+  run.repeat(0, body, literal(500));
+  run.append(
+      body, InstructionKind::PERMUTE, {read(a), write(b)},
+      {literal(ring), literal(1), tableValue(next), tableValue(previous)});
+  run.call(body, tableValue(which));
+  for (uint32_t block : {early, late})
+    run.append(block, InstructionKind::ALL_REDUCE, {read(b), write(a)},
+               {literal(wide), literal(1), literal(0)});
+  run.finish();
+  builder.addEntry("run", run.index());
+  EXPECT_EQ(test::verifierError(builder), "");
+  // One member of the ring that sends elsewhere is found.
+  builder.plan.tables[next]->values[3] = 0;
+  EXPECT_TRUE(matches(test::verifierError(builder),
+                      "[plan_v7] program 'run', instruction...(permute): "
+                      "member...of the group sends to member"))
+      << test::verifierError(builder);
+}
+
 } // namespace
