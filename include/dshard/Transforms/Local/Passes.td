@@ -4,7 +4,7 @@
 
 include "mlir/Pass/PassBase.td"
 
-def FoldCollectivesPass : Pass<"dshard-fold-collectives", "::mlir::func::FuncOp"> {
+def FoldCollectivesPass : Pass<"dshard-fold-collectives", "::mlir::ModuleOp"> {
   let summary = "drop, share and merge collectives";
   let description = [{
     - equal collectives on one value are one (`why` and `path` aside; their whys are joined);
@@ -24,7 +24,7 @@ def FoldCollectivesPass : Pass<"dshard-fold-collectives", "::mlir::func::FuncOp"
   let dependentDialects = ["::mlir::dshard::DShardDialect"];
 }
 
-def BucketCollectivesPass : Pass<"dshard-bucket-collectives", "::mlir::func::FuncOp"> {
+def BucketCollectivesPass : Pass<"dshard-bucket-collectives", "::mlir::ModuleOp"> {
   let summary = "merge the parameter gathers of one unit into one op";
   let description = [{
     All all_gathers of arguments with the same axes, unit (`path` up to the
@@ -36,6 +36,43 @@ def BucketCollectivesPass : Pass<"dshard-bucket-collectives", "::mlir::func::Fun
       gathered where it is ready.
   }];
   let dependentDialects = ["::mlir::dshard::DShardDialect"];
+}
+
+def FormKernelsPass : Pass<"dshard-form-kernels", "::mlir::func::FuncOp"> {
+  let summary = "group ops into library calls and generated kernels";
+  let description = [{
+    Every compute op ends in a `dshard.fused` region. One with `dshard.call` is a library call
+    (Calls.h): a matmul with its bias, activation and residual; an attention; both with the
+    transposes and reshapes around them that strides express. Any other is one generated kernel:
+    producers join the kernel of their users as long as nothing expensive is computed twice,
+    and values that others need as well become further results of it. A reshape between
+    buffers stays outside: it is another name of the same bytes.
+
+    Example: `add` and `rms_norm` of a residual stream become one region with two results.
+
+    **Constraints**
+    - (form_kernels_c1) an op without kernel or library call for its types is an error.
+  }];
+  let dependentDialects = ["::mlir::dshard::DShardDialect"];
+}
+
+def SchedulePass : Pass<"dshard-schedule", "::mlir::func::FuncOp"> {
+  let summary = "order the ops of a local program so that little memory is live";
+  let description = [{
+    List scheduling: what frees memory goes as soon as it is ready, everything else keeps the
+    program's order. Collectives and control keep their order, the same on all ranks.
+  }];
+}
+
+def VerifySchedulePass : Pass<"dshard-verify-schedule", "::mlir::func::FuncOp"> {
+  let summary = "check what phase `schedule` may hold";
+  let description = [{
+    **Constraints**
+    - (verify_schedule_c1) outside of fused regions there are only reshapes, collectives, local_slice,
+      rank_index and control.
+    - (verify_schedule_c2) a region with `dshard.call` is exactly such a call.
+    - (verify_schedule_c3) any other region holds ops that the code generator knows.
+  }];
 }
 
 #endif

@@ -1,0 +1,69 @@
+//===- Calls.h - Fused regions that are one library call --------*- C++ -*-===//
+//
+// A `dshard.fused` op with the attribute `dshard.call` holds exactly what one
+// instruction of the plan computes:
+//
+//   "matmul"     views of lhs and rhs, matmul, then optionally: bias, activation
+//                (relu, gelu, silu), residual, in this order
+//   "attention"  views of query, key and value, attention, views of its result
+//
+// A view is a chain of transposes and reshapes that moves no element: the call
+// reads or writes through strides. Formation and conversion match the same way.
+//
+//===----------------------------------------------------------------------===//
+#ifndef DSHARD_TRANSFORMS_LOCAL_CALLS_H
+#define DSHARD_TRANSFORMS_LOCAL_CALLS_H
+
+#include "dshard/Dialect/DShard/IR/DShardOps.h"
+
+namespace mlir::dshard {
+
+inline constexpr llvm::StringLiteral callAttrName = "dshard.call";
+
+/// Element strides of `shape` over the contiguous tensor `root`.
+struct StridedView {
+  Value root;
+  SmallVector<int64_t> shape, strides;
+};
+
+SmallVector<int64_t> contiguousStrides(ArrayRef<int64_t> shape);
+
+/// Follows transposes and reshapes up while they keep a strided view (always
+/// succeeds: the root is where it stops). Collects the ops passed in `ops`.
+StridedView traceView(Value value, SmallVectorImpl<Operation *> *ops = nullptr);
+
+enum class CallActivation { none, relu, geluErf, geluTanh, silu };
+
+/// All operands as element strides; see MATMUL in Plan/Instructions.def.
+struct MatMulCall {
+  MatMulOp op;
+  StridedView lhs, rhs;
+  Value bias, residual; ///< null where absent
+  CallActivation activation = CallActivation::none;
+  Value result; ///< of the last op of the chain
+  int64_t batch = 1, m = 0, n = 0, k = 0;
+  int64_t lda = 0, ldb = 0, strideLhs = 0, strideRhs = 0;
+  bool transposeLhs = false, transposeRhs = false;
+};
+
+/// Matches the product alone. Fails silently if no library call computes it:
+/// other types, batches that are no single stride.
+FailureOr<MatMulCall> matchMatMul(MatMulOp op);
+/// Extends by users of the result: each step needs it to be the only use.
+/// `mayUse` says whether a bias or residual value is available.
+void matchEpilogue(MatMulCall &call, SmallVectorImpl<Operation *> &ops);
+
+struct AttentionCall {
+  AttentionOp op;
+  StridedView query, key, value;
+  /// Element strides of [B, H, S, Dv] in the final result.
+  SmallVector<int64_t> resultStrides;
+  Value result; ///< after its views; null if unused
+};
+
+FailureOr<AttentionCall> matchAttention(AttentionOp op,
+                                        SmallVectorImpl<Operation *> *ops = nullptr);
+
+} // namespace mlir::dshard
+
+#endif // DSHARD_TRANSFORMS_LOCAL_CALLS_H

@@ -1,0 +1,431 @@
+//===- FormKernels.cpp - Group ops into library calls and kernels ---------===//
+
+#include "dshard/Transforms/Local/Calls.h"
+#include "dshard/Transforms/Local/Kernels.h"
+#include "dshard/Transforms/Local/Passes.h"
+#include "mlir/Analysis/TopologicalSortUtils.h"
+#include "mlir/IR/IRMapping.h"
+#include "llvm/ADT/SetVector.h"
+
+namespace mlir::dshard {
+#define GEN_PASS_DEF_FORMKERNELSPASS
+#include "dshard/Transforms/Local/Passes.h.inc"
+} // namespace mlir::dshard
+
+using namespace mlir;
+using namespace mlir::dshard;
+
+static RankedTensorType typeOf(Value value) {
+  return cast<RankedTensorType>(value.getType());
+}
+
+/// Moves `ops` (in program order) into one region before the last of them;
+/// `outputs` become its results. Constants that are used stay outside of calls
+/// and are copied into kernels. Ops that others still use stay as well.
+static FusedOp buildFused(ArrayRef<Operation *> ops, MutableArrayRef<Value> outputs,
+                          Operation *anchor, StringRef call = "") {
+  OpBuilder builder(ops.back());
+  llvm::SetVector<Value> inputs;
+  llvm::SetVector<Operation *> constants;
+  llvm::SmallPtrSet<Operation *, 16> inside(ops.begin(), ops.end());
+  for (Operation *op : ops)
+    for (Value operand : op->getOperands()) {
+      Operation *producer = operand.getDefiningOp();
+      if (producer && inside.count(producer))
+        continue;
+      if (call.empty() && producer && isa<ConstantOp>(producer))
+        constants.insert(producer);
+      else
+        inputs.insert(operand);
+    }
+  SmallVector<Type> types;
+  for (Value output : outputs)
+    types.push_back(output.getType());
+  auto fused = FusedOp::create(builder, anchor->getLoc(), types,
+                               inputs.getArrayRef(),
+                               anchor->getAttrOfType<StringAttr>("path"),
+                               anchor->getAttrOfType<PartAttr>("part"));
+  if (!call.empty())
+    fused->setAttr(callAttrName, builder.getStringAttr(call));
+  Block *body = builder.createBlock(&fused.getBody());
+  IRMapping mapping;
+  for (Value input : inputs)
+    mapping.map(input, body->addArgument(input.getType(), input.getLoc()));
+  for (Operation *constant : constants)
+    builder.clone(*constant, mapping);
+  for (Operation *op : ops)
+    builder.clone(*op, mapping);
+  SmallVector<Value> yielded;
+  for (Value output : outputs)
+    yielded.push_back(mapping.lookup(output));
+  YieldOp::create(builder, anchor->getLoc(), yielded);
+  for (auto &&[output, result] : llvm::zip_equal(outputs, fused.getResults()))
+    output.replaceAllUsesWith(result);
+  for (Operation *op : llvm::reverse(ops))
+    if (op->use_empty())
+      op->erase();
+  for (Operation *constant : constants)
+    if (constant->use_empty())
+      constant->erase();
+  return fused;
+}
+
+static void sortByPosition(SmallVectorImpl<Operation *> &ops) {
+  llvm::sort(ops, [](Operation *a, Operation *b) {
+    return a->isBeforeInBlock(b);
+  });
+  ops.erase(llvm::unique(ops), ops.end());
+}
+
+//===----------------------------------------------------------------------===//
+// Library calls
+//===----------------------------------------------------------------------===//
+
+static void formMatMul(MatMulOp op) {
+  FailureOr<MatMulCall> call = matchMatMul(op);
+  if (failed(call))
+    return;
+  SmallVector<Operation *> ops;
+  for (auto [view, operand] : {std::pair{&call->lhs, op.getLhs()},
+                               std::pair{&call->rhs, op.getRhs()}})
+    if (view->root != operand)
+      for (Value value = operand; value != view->root;
+           value = value.getDefiningOp()->getOperand(0))
+        ops.push_back(value.getDefiningOp());
+  ops.push_back(op);
+  matchEpilogue(*call, ops);
+  sortByPosition(ops);
+  SmallVector<Value> outputs = {call->result};
+  buildFused(ops, outputs, op, "matmul");
+}
+
+static void formAttention(AttentionOp op) {
+  SmallVector<Operation *> ops;
+  FailureOr<AttentionCall> call = matchAttention(op, &ops);
+  if (failed(call))
+    return;
+  ops.push_back(op);
+  sortByPosition(ops);
+  SmallVector<Value> outputs;
+  if (!call->result.use_empty())
+    outputs.push_back(call->result);
+  if (!op.getLogSumExp().use_empty())
+    outputs.push_back(op.getLogSumExp());
+  if (outputs.empty()) {
+    op->erase();
+    return;
+  }
+  buildFused(ops, outputs, op, "attention");
+}
+
+//===----------------------------------------------------------------------===//
+// Kernels
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+struct Group {
+  SmallVector<Operation *> ops; // last first
+  RankedTensorType rows;        // the largest result
+};
+
+class Clusters {
+public:
+  explicit Clusters(Block &block) : block(block) {}
+  LogicalResult run();
+
+private:
+  void place(Operation *op);
+  bool mayJoin(Operation *op, int group, bool isOutput, double &accesses,
+               bool &aligned);
+  double readsPerElement(Operation *user, OpOperand &use);
+  bool reaches(Operation *from, int group);
+  bool isMember(Operation *op) const { return groupOf.count(op); }
+
+  Block &block;
+  std::vector<Group> groups;
+  DenseMap<Operation *, int> groupOf;
+  /// How often each element of a member is computed; whether it is indexed by
+  /// the same row as the results, so that what it folds is folded once per row.
+  DenseMap<Operation *, double> accessesOf;
+  DenseMap<Operation *, bool> alignedOf;
+};
+
+/// A kernel of more inputs and outputs than this helps nobody.
+constexpr size_t largestGroup = 48;
+/// Loads and additions are recomputed rather than stored, within reason.
+constexpr double mostAccesses = 8;
+
+bool isFold(Operation *op) {
+  return isa<RmsNormOp, LayerNormOp, SoftmaxOp, ReduceOp, MatMulOp>(op);
+}
+
+bool isHeavy(Operation *op) {
+  return isFold(op) ||
+         isa<ExpOp, LogOp, TanhOp, ErfOp, SigmoidOp, SiluOp, GeluOp, SwigluOp,
+             SinOp, CosOp, PowOp, ModOp, RotaryOp>(op);
+}
+
+/// Folds the last dim of its input, once per row.
+bool foldsRows(Operation *op) {
+  if (isa<RmsNormOp, LayerNormOp>(op))
+    return true;
+  if (auto softmax = dyn_cast<SoftmaxOp>(op))
+    return static_cast<int64_t>(softmax.getDim()) ==
+           typeOf(softmax.getInput()).getRank() - 1;
+  auto reduce = dyn_cast<ReduceOp>(op);
+  return reduce && reduce.getDims().size() == 1 && reduce.getKeepDims() &&
+         reduce.getDims()[0] == typeOf(reduce.getInput()).getRank() - 1;
+}
+
+/// In numpy's pairing, `value` has one element, or all, of each row of `user`.
+bool isRowOf(RankedTensorType value, RankedTensorType user) {
+  if (value.getShape() == user.getShape())
+    return true;
+  return value.getRank() == user.getRank() && value.getRank() > 0 &&
+         value.getShape().back() == 1 &&
+         value.getShape().drop_back() == user.getShape().drop_back();
+}
+
+} // namespace
+
+double Clusters::readsPerElement(Operation *user, OpOperand &use) {
+  RankedTensorType from = typeOf(use.get()), to = typeOf(user->getResult(0));
+  double ratio =
+      static_cast<double>(to.getNumElements()) / from.getNumElements();
+  if (use.getOperandNumber() == 0) {
+    if (isa<RmsNormOp, RotaryOp>(user))
+      return 2;
+    if (isa<LayerNormOp, SoftmaxOp>(user))
+      return 3;
+    if (isa<ReduceOp>(user))
+      return 1;
+  }
+  if (isa<GatherOp, GatherNdOp>(user) && use.getOperandNumber() > 0)
+    return 1; // once per slice
+  if (user->hasTrait<Pointwise>() && isRowOf(from, to))
+    return 1; // once per row
+  return ratio;
+}
+
+bool Clusters::reaches(Operation *from, int group) {
+  SmallVector<Operation *> work = {from};
+  llvm::SmallPtrSet<Operation *, 32> seen;
+  while (!work.empty()) {
+    Operation *op = block.findAncestorOpInBlock(*work.pop_back_val());
+    if (!op || !seen.insert(op).second)
+      continue;
+    auto it = groupOf.find(op);
+    if (it != groupOf.end()) {
+      if (it->second == group)
+        return true;
+      // A group runs as a whole.
+      for (Operation *member : groups[it->second].ops)
+        for (Operation *user : member->getUsers())
+          work.push_back(user);
+      continue;
+    }
+    for (Operation *user : op->getUsers())
+      work.push_back(user);
+  }
+  return false;
+}
+
+bool Clusters::mayJoin(Operation *op, int number, bool isOutput,
+                       double &accesses, bool &aligned) {
+  Group &group = groups[number];
+  RankedTensorType type = typeOf(op->getResult(0));
+  if (group.ops.size() >= largestGroup)
+    return false;
+  if (isOutput && type.getShape() != group.rows.getShape() &&
+      !isRowOf(type, group.rows))
+    return false;
+  accesses = isOutput ? 1 : 0;
+  aligned = true;
+  for (OpOperand &use : op->getResult(0).getUses()) {
+    Operation *user = use.getOwner();
+    auto it = groupOf.find(user);
+    if (it == groupOf.end() || it->second != number) {
+      if (reaches(user, number))
+        return false;
+      continue;
+    }
+    if (isa<MatMulOp>(user))
+      return false;
+    accesses = std::max(accesses,
+                        accessesOf[user] * readsPerElement(user, use));
+    RankedTensorType userType = typeOf(user->getResult(0));
+    bool sameRows =
+        user->hasTrait<Pointwise>() ? isRowOf(type, userType)
+        : foldsRows(user)           ? use.getOperandNumber() == 0
+                                    : false;
+    aligned &= sameRows && alignedOf[user];
+  }
+  if (isFold(op))
+    return foldsRows(op) && aligned && accesses <= 3;
+  if (isHeavy(op))
+    return accesses <= 1;
+  return accesses <= mostAccesses || type.getNumElements() <= 64;
+}
+
+void Clusters::place(Operation *op) {
+  llvm::SetVector<int> candidates;
+  bool outside = false;
+  for (Operation *user : op->getUsers()) {
+    auto it = groupOf.find(user);
+    if (it == groupOf.end())
+      outside = true;
+    else
+      candidates.insert(it->second);
+  }
+  bool isOutput = outside || candidates.size() != 1;
+  double accesses = 1;
+  bool aligned = true;
+  for (int candidate : candidates)
+    if (mayJoin(op, candidate, isOutput, accesses, aligned)) {
+      groups[candidate].ops.push_back(op);
+      groupOf[op] = candidate;
+      accessesOf[op] = accesses;
+      alignedOf[op] = aligned;
+      return;
+    }
+  groupOf[op] = groups.size();
+  accessesOf[op] = 1;
+  alignedOf[op] = true;
+  groups.push_back({{op}, typeOf(op->getResult(0))});
+}
+
+LogicalResult Clusters::run() {
+  for (Operation &op : llvm::reverse(block)) {
+    if (op.hasTrait<OpTrait::IsTerminator>() || isa<ConstantOp>(op))
+      continue;
+    bool isStructure =
+        isa<FusedOp, ReshardOp, AllGatherOp, AllReduceOp, ReduceScatterOp,
+            AllToAllOp, BroadcastOp, PermuteOp, SendOp, RecvOp, LocalSliceOp,
+            RankIndexOp, RepeatOp, IfOp>(op);
+    if (isStructure)
+      continue;
+    if (!isKernelOp(&op))
+      return op.emitError("has no CPU kernel or library call for these types");
+    if (auto reshape = dyn_cast<ReshapeOp>(op)) {
+      // Between buffers a reshape is another name; inside kernels it is index
+      // arithmetic that lets the producer fuse.
+      Operation *producer = reshape.getInput().getDefiningOp();
+      bool fusable = producer && isKernelOp(producer) &&
+                     !isa<ConstantOp, ReshapeOp>(producer);
+      bool used = llvm::any_of(op.getUsers(), [&](Operation *user) {
+        return isMember(user);
+      });
+      if (!fusable || !used)
+        continue;
+    }
+    place(&op);
+  }
+  for (Group &group : groups) {
+    if (group.ops.size() == 1 && isa<ReshapeOp>(group.ops[0]))
+      continue;
+    sortByPosition(group.ops);
+    llvm::SmallPtrSet<Operation *, 16> inside(group.ops.begin(),
+                                              group.ops.end());
+    SmallVector<Value> outputs;
+    for (Operation *op : group.ops)
+      if (llvm::any_of(op->getUsers(), [&](Operation *user) {
+            return !inside.count(user);
+          }))
+        outputs.push_back(op->getResult(0));
+    if (outputs.empty())
+      continue; // dead; removed below
+    Operation *anchor = group.ops.back();
+    for (Operation *op : group.ops)
+      if (isFold(op))
+        anchor = op;
+    buildFused(group.ops, outputs, anchor);
+  }
+  // Constants that calls, collectives or the result need as buffers.
+  for (Operation &op : llvm::make_early_inc_range(block)) {
+    auto constant = dyn_cast<ConstantOp>(op);
+    if (!constant)
+      continue;
+    if (constant->use_empty()) {
+      constant->erase();
+      continue;
+    }
+    OpBuilder builder(constant);
+    auto fused = FusedOp::create(builder, constant.getLoc(), constant.getType(),
+                                 ValueRange(), builder.getStringAttr(""),
+                                 PartAttr::get(op.getContext(), Part::forward));
+    constant->replaceAllUsesWith(fused->getResults());
+    builder.createBlock(&fused.getBody());
+    constant->moveBefore(&fused.getBody().front(),
+                         fused.getBody().front().end());
+    YieldOp::create(builder, constant.getLoc(), constant->getResults());
+  }
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// The pass
+//===----------------------------------------------------------------------===//
+
+static void eraseDead(Block &block) {
+  for (Operation &op : llvm::make_early_inc_range(llvm::reverse(block)))
+    if (isOpTriviallyDead(&op))
+      op.erase();
+}
+
+/// Attention in types that the library does not take, in simpler ops.
+static LogicalResult decomposeAttention(AttentionOp op) {
+  OpBuilder builder(op);
+  SmallVector<Value> results;
+  if (failed(cast<DecomposeInterface>(op.getOperation())
+                 .decompose(builder, op->getOperands(), results)))
+    return op.emitError("has no library call for its types and no "
+                        "decomposition");
+  op->replaceAllUsesWith(results);
+  op->erase();
+  return success();
+}
+
+static LogicalResult formInBlock(Block &block) {
+  eraseDead(block);
+  for (auto op : llvm::make_early_inc_range(block.getOps<AttentionOp>()))
+    if (failed(matchAttention(op)) && failed(decomposeAttention(op)))
+      return failure();
+  SmallVector<Operation *> calls;
+  for (Operation &op : block)
+    if (isa<MatMulOp, AttentionOp>(op))
+      calls.push_back(&op);
+  for (Operation *op : calls) {
+    if (auto matmul = dyn_cast<MatMulOp>(op))
+      formMatMul(matmul);
+    else
+      formAttention(cast<AttentionOp>(op));
+  }
+  eraseDead(block);
+  if (failed(Clusters(block).run()))
+    return failure();
+  sortTopologically(&block);
+  eraseDead(block);
+  for (Operation &op : block)
+    if (isa<RepeatOp, IfOp>(op))
+      for (Region &region : op.getRegions())
+        if (failed(formInBlock(region.front())))
+          return failure();
+  return success();
+}
+
+namespace {
+struct FormKernels : mlir::dshard::impl::FormKernelsPassBase<FormKernels> {
+  void runOnOperation() override {
+    func::FuncOp function = getOperation();
+    if (function.isDeclaration())
+      return;
+    if (!function.getBody().hasOneBlock()) {
+      function.emitError("has more than one block");
+      return signalPassFailure();
+    }
+    if (failed(formInBlock(function.getBody().front())))
+      signalPassFailure();
+  }
+};
+} // namespace

@@ -1,0 +1,133 @@
+//===- Schedule.cpp - Order a local program, least memory first -----------===//
+
+#include "dshard/Transforms/Local/Passes.h"
+#include "llvm/ADT/SetVector.h"
+
+namespace mlir::dshard {
+#define GEN_PASS_DEF_SCHEDULEPASS
+#include "dshard/Transforms/Local/Passes.h.inc"
+} // namespace mlir::dshard
+
+using namespace mlir;
+using namespace mlir::dshard;
+
+static int64_t bytesOf(Value value) {
+  auto type = cast<RankedTensorType>(value.getType());
+  unsigned bits = type.getElementType().getIntOrFloatBitWidth();
+  return type.getNumElements() * std::max(8u, bits) / 8;
+}
+
+namespace {
+/// Greedy list scheduling: of the ops that are ready, the one that leaves the
+/// least memory live; the first in program order among equals. Collectives and
+/// whatever has effects keep their order, which is the same on all ranks.
+class Scheduler {
+public:
+  explicit Scheduler(Block &block) : block(block) {}
+  void run();
+
+private:
+  int64_t growth(Operation *op) const;
+  /// Values of an aliasing chain (reshapes) share the bytes of their root.
+  static Value rootOf(Value value) {
+    while (auto reshape = value.getDefiningOp<ReshapeOp>())
+      value = reshape.getInput();
+    return value;
+  }
+
+  Block &block;
+  DenseMap<Operation *, int> position;
+  DenseMap<Operation *, int> waiting;   // producers not yet placed
+  DenseMap<Value, int> remaining;       // readers of a root not yet placed
+};
+} // namespace
+
+int64_t Scheduler::growth(Operation *op) const {
+  int64_t bytes = 0;
+  if (!isa<ReshapeOp>(op))
+    for (Value result : op->getResults())
+      bytes += bytesOf(result);
+  llvm::SmallDenseMap<Value, int> reads;
+  for (Value operand : op->getOperands())
+    ++reads[rootOf(operand)];
+  for (auto [root, count] : reads) {
+    auto it = remaining.find(root);
+    if (root.getDefiningOp() && it != remaining.end() && it->second == count)
+      bytes -= bytesOf(root);
+  }
+  return bytes;
+}
+
+void Scheduler::run() {
+  SmallVector<Operation *> ops;
+  for (Operation &op : block.without_terminator()) {
+    position[&op] = ops.size();
+    ops.push_back(&op);
+  }
+  auto keepsOrder = [](Operation *op) {
+    return isa<AllGatherOp, AllReduceOp, ReduceScatterOp, AllToAllOp,
+               BroadcastOp, PermuteOp, SendOp, RecvOp, RepeatOp, IfOp>(op);
+  };
+  DenseMap<Operation *, SmallVector<Operation *>> successors;
+  Operation *previous = nullptr;
+  for (Operation *op : ops) {
+    llvm::SmallSetVector<Operation *, 8> producers;
+    op->walk([&](Operation *inner) {
+      for (Value operand : inner->getOperands()) {
+        Operation *producer = operand.getDefiningOp();
+        if (producer && position.count(producer) && producer != op)
+          producers.insert(producer);
+      }
+    });
+    if (keepsOrder(op)) {
+      if (previous)
+        producers.insert(previous);
+      previous = op;
+    }
+    waiting[op] = producers.size();
+    for (Operation *producer : producers)
+      successors[producer].push_back(op);
+    for (Value operand : op->getOperands())
+      if (!isa<ReshapeOp>(op))
+        ++remaining[rootOf(operand)];
+  }
+  for (Value operand : block.getTerminator()->getOperands())
+    ++remaining[rootOf(operand)]; // never freed
+  SmallVector<Operation *> ready;
+  for (Operation *op : ops)
+    if (!waiting[op])
+      ready.push_back(op);
+  Operation *terminator = block.getTerminator();
+  while (!ready.empty()) {
+    auto best = ready.begin();
+    auto rank = [&](Operation *op) {
+      // What frees memory goes at once; what takes some, in program order.
+      int64_t bytes = growth(op);
+      return std::pair<int64_t, int>(bytes < 0 ? bytes : 0, position[op]);
+    };
+    for (auto it = ready.begin(); it != ready.end(); ++it)
+      if (rank(*it) < rank(*best))
+        best = it;
+    Operation *op = *best;
+    ready.erase(best);
+    op->moveBefore(terminator);
+    if (!isa<ReshapeOp>(op))
+      for (Value operand : op->getOperands())
+        --remaining[rootOf(operand)];
+    for (Operation *successor : successors[op])
+      if (--waiting[successor] == 0)
+        ready.push_back(successor);
+  }
+}
+
+namespace {
+struct Schedule : mlir::dshard::impl::SchedulePassBase<Schedule> {
+  void runOnOperation() override {
+    getOperation().walk([](Block *block) {
+      if (!isa<FusedOp>(block->getParentOp()) && !block->empty() &&
+          block->back().hasTrait<OpTrait::IsTerminator>())
+        Scheduler(*block).run();
+    });
+  }
+};
+} // namespace

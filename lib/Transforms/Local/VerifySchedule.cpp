@@ -1,0 +1,68 @@
+//===- VerifySchedule.cpp - The gate of phase `schedule` ------------------===//
+
+#include "dshard/Transforms/Local/Calls.h"
+#include "dshard/Transforms/Local/Kernels.h"
+#include "dshard/Transforms/Local/Passes.h"
+
+namespace mlir::dshard {
+#define GEN_PASS_DEF_VERIFYSCHEDULEPASS
+#include "dshard/Transforms/Local/Passes.h.inc"
+} // namespace mlir::dshard
+
+using namespace mlir;
+using namespace mlir::dshard;
+
+static LogicalResult verifyCall(FusedOp fused, StringRef call) {
+  if (call == "matmul") {
+    for (auto op : fused.getBody().getOps<MatMulOp>())
+      return succeeded(matchMatMul(op)) ? success() : failure();
+  } else if (call == "attention") {
+    for (auto op : fused.getBody().getOps<AttentionOp>())
+      return succeeded(matchAttention(op)) ? success() : failure();
+  }
+  return failure();
+}
+
+static LogicalResult verifyOp(Operation &op) {
+  if (auto fused = dyn_cast<FusedOp>(op)) {
+    if (auto call = fused->getAttrOfType<StringAttr>(callAttrName)) {
+      if (failed(verifyCall(fused, call.getValue())))
+        return fused.emitOpError("[verify_schedule_c2] is no library call '")
+               << call.getValue() << "'";
+      return success();
+    }
+    for (Operation &inner : fused.getBody().front().without_terminator())
+      if (!isKernelOp(&inner))
+        return inner.emitOpError(
+            "[verify_schedule_c3] cannot be generated inside a kernel");
+    return success();
+  }
+  if (isa<ReshapeOp, AllGatherOp, AllReduceOp, ReduceScatterOp, AllToAllOp,
+          BroadcastOp, PermuteOp, SendOp, RecvOp, LocalSliceOp, RankIndexOp>(
+          op) ||
+      op.hasTrait<OpTrait::IsTerminator>())
+    return success();
+  if (isa<RepeatOp, IfOp>(op)) {
+    for (Region &region : op.getRegions())
+      for (Operation &inner : region.front())
+        if (failed(verifyOp(inner)))
+          return failure();
+    return success();
+  }
+  return op.emitOpError("[verify_schedule_c1] is in no kernel, library call, "
+                        "collective or control op");
+}
+
+namespace {
+struct VerifySchedule
+    : mlir::dshard::impl::VerifySchedulePassBase<VerifySchedule> {
+  void runOnOperation() override {
+    func::FuncOp function = getOperation();
+    if (function.isDeclaration())
+      return;
+    for (Operation &op : function.getBody().front())
+      if (failed(verifyOp(op)))
+        return signalPassFailure();
+  }
+};
+} // namespace
