@@ -2,8 +2,8 @@
 #include "dshard/Reference/Inputs.h"
 #include "dshard/Reference/Distribute.h"
 #include "dshard/Reference/Interpreter.h"
+#include "dshard/Runtime/Npy.h"
 #include "dshard/Support/File.h"
-#include "dshard/Support/Npy.h"
 #include "dshard/Support/Philox.h"
 #include "dshard/Support/Text.h"
 #include "llvm/Support/Path.h"
@@ -15,6 +15,7 @@ using namespace mlir;
 using namespace mlir::dshard;
 using ::dshard::Result;
 using ::dshard::Status;
+using ::dshard::plan::DataType;
 
 static std::string textOf(Type type) {
   std::string text;
@@ -218,37 +219,53 @@ HostTensor mlir::dshard::drawInput(func::FuncOp function, unsigned index,
 // Files
 //===----------------------------------------------------------------------===//
 
-/// The .npy name of an element type; empty if it has none.
-static std::string getNpyType(Type element) {
+/// The file's element type; none if it has none.
+static DataType getDataType(Type element) {
   if (element.isBF16())
-    return "bf16";
-  if (element.isF16() || element.isF32() || element.isF64())
-    return "f" + std::to_string(element.getIntOrFloatBitWidth() / 8);
+    return DataType::bf16;
+  if (element.isF16())
+    return DataType::f16;
+  if (element.isF32())
+    return DataType::f32;
+  if (element.isF64())
+    return DataType::f64;
   auto integer = dyn_cast<IntegerType>(element);
-  if (!integer)
-    return "";
-  if (integer.getWidth() == 1)
-    return "b1";
-  std::string name = (integer.isUnsigned() ? "u" : "i") +
-                     std::to_string(integer.getWidth() / 8);
-  return ::dshard::getNpyElementBytes(name) ? name : "";
+  bool isUnsigned = integer && integer.isUnsigned();
+  switch (integer ? integer.getWidth() : 0) {
+  case 1:
+    return DataType::boolean;
+  case 8:
+    return isUnsigned ? DataType::u8 : DataType::i8;
+  case 16:
+    return isUnsigned ? DataType::u16 : DataType::i16;
+  case 32:
+    return isUnsigned ? DataType::u32 : DataType::i32;
+  case 64:
+    return isUnsigned ? DataType::u64 : DataType::i64;
+  default:
+    return DataType::none;
+  }
 }
 
 Result<HostTensor> mlir::dshard::readTensor(const std::string &path,
                                             RankedTensorType type) {
-  Result<::dshard::NpyArray> array = ::dshard::readNpy(path);
+  DataType wanted = getDataType(type.getElementType());
+  Result<::dshard::NpyArray> array = ::dshard::readNpy(path, wanted);
   if (!array)
     return array.status();
-  if (ArrayRef<int64_t>(array->shape) != type.getShape() ||
-      array->type != getNpyType(type.getElementType())) {
+  if (ArrayRef<int64_t>(array->dims) != type.getShape() ||
+      array->type != wanted) {
     std::string shape;
-    for (int64_t size : array->shape)
+    for (int64_t size : array->dims)
       shape += std::to_string(size) + "x";
-    return Status::error(path + ": holds " + shape + array->type +
+    return Status::error(path + ": holds " + shape +
+                         ::dshard::plan::toString(array->type) +
                          ", the input is " + textOf(type));
   }
   HostTensor tensor(type);
-  if (failed(decodeElements(array->bytes, tensor)))
+  ArrayRef<char> bytes(array->data.as<char>(),
+                       tensor.size() * getElementBytes(type.getElementType()));
+  if (failed(decodeElements(bytes, tensor)))
     return Status::error(path + ": cannot be read as " + textOf(type));
   return tensor;
 }
@@ -264,34 +281,48 @@ template <typename T> static std::string encodeAs(const HostTensor &tensor) {
 
 Status mlir::dshard::writeTensor(const std::string &path,
                                  const HostTensor &tensor) {
-  // 16-bit floats widen, so that any numpy reads them.
+  // 16-bit floats widen: they may hold more than their type (fp64).
   Type element = tensor.type.getElementType();
-  std::string type = getNpyType(element), bytes;
-  if (isa<FloatType>(element) && element.getIntOrFloatBitWidth() < 32)
-    type = "f4";
-  if (type == "f8")
+  DataType type = getDataType(element);
+  if (type == DataType::f16 || type == DataType::bf16)
+    type = DataType::f32;
+  std::string bytes;
+  switch (type) {
+  case DataType::f64:
     bytes = encodeAs<double>(tensor);
-  else if (type == "f4")
+    break;
+  case DataType::f32:
     bytes = encodeAs<float>(tensor);
-  else if (type == "b1" || type == "u1")
+    break;
+  case DataType::boolean:
+  case DataType::u8:
     bytes = encodeAs<uint8_t>(tensor);
-  else if (type == "i1")
+    break;
+  case DataType::i8:
     bytes = encodeAs<int8_t>(tensor);
-  else if (type == "i2")
-    bytes = encodeAs<int16_t>(tensor);
-  else if (type == "i4")
-    bytes = encodeAs<int32_t>(tensor);
-  else if (type == "i8")
-    bytes = encodeAs<int64_t>(tensor);
-  else if (type == "u2")
+    break;
+  case DataType::u16:
     bytes = encodeAs<uint16_t>(tensor);
-  else if (type == "u4")
+    break;
+  case DataType::i16:
+    bytes = encodeAs<int16_t>(tensor);
+    break;
+  case DataType::u32:
     bytes = encodeAs<uint32_t>(tensor);
-  else if (type == "u8")
+    break;
+  case DataType::i32:
+    bytes = encodeAs<int32_t>(tensor);
+    break;
+  case DataType::u64:
     bytes = encodeAs<uint64_t>(tensor);
-  else
+    break;
+  case DataType::i64:
+    bytes = encodeAs<int64_t>(tensor);
+    break;
+  default:
     return Status::error(path + ": " + textOf(tensor.type) +
                          " has no .npy form");
+  }
   return ::dshard::writeNpy(path, type, tensor.shape().vec(), bytes.data());
 }
 

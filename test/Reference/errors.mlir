@@ -65,7 +65,7 @@ func.func @run() -> tensor<2xf32> {
 // ENTRY: y : tensor<4x2xf32> = {{\[\[}}-0, -1]
 // NOVALUE: input 'x' (tensor<4x2xf32>) has no value; give --input x=FILE.npy or --random-inputs
 // NAME: --input y: 'decode' has no such input
-// SHAPE: holds 4x2xf4, the input is tensor<8x2xf32>
+// SHAPE: holds 4x2xf32, the input is tensor<8x2xf32>
 // NPY: not a .npy file
 func.func @prefill(%x: tensor<8x2xf32> {dshard.name = "x"}) -> (tensor<8x2xf32> {dshard.name = "y"}) {
   %y = dshard.neg %x : (tensor<8x2xf32>) -> tensor<8x2xf32>
