@@ -65,7 +65,7 @@ struct PackArguments {
   void *out = nullptr;
 };
 
-constexpr int maxDims = 16;
+using plan::maxDims;
 
 /// One n-d copy: sizes and strides in elements, strides may be zero or
 /// negative.

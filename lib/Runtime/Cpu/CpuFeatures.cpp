@@ -2,10 +2,10 @@
 
 #include "dshard/Runtime/Cpu/CpuFeatures.h"
 
-#include "dshard/Support/File.h"
 #include "dshard/Support/Text.h"
 
 #include <algorithm>
+#include <fstream>
 #include <map>
 #include <set>
 #include <sstream>
@@ -16,17 +16,12 @@ using namespace dshard;
 static const std::set<std::string> &flagsOfThisCpu() {
   static const std::set<std::string> flags = [] {
     std::set<std::string> found;
-    Result<std::string> text = readFile("/proc/cpuinfo");
-    if (!text)
-      return found;
-    size_t line = text->find("flags\t");
-    if (line == std::string::npos)
-      return found;
-    size_t begin = text->find(':', line);
-    size_t end = text->find('\n', line);
-    if (begin == std::string::npos || end == std::string::npos || begin > end)
-      return found;
-    std::istringstream words(text->substr(begin + 1, end - begin - 1));
+    std::ifstream info("/proc/cpuinfo");
+    std::string line, flagsLine;
+    while (flagsLine.empty() && std::getline(info, line))
+      if (line.compare(0, 6, "flags\t") == 0)
+        flagsLine = line;
+    std::istringstream words(flagsLine);
     std::string word;
     while (words >> word)
       found.insert(word);

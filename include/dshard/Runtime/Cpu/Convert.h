@@ -19,8 +19,8 @@ inline int64_t elementBytes(plan::DataType type) {
   return static_cast<int64_t>(plan::byteSize(type));
 }
 
-using ::dshard::maxDims;
 using ::dshard::StridedCopy;
+using plan::maxDims;
 
 /// out[...] = (outType)in[...]. Floating to integer truncates; anything to
 /// boolean is "not zero". Blocked, so that transpositions run at copy speed.
