@@ -105,6 +105,25 @@ def RaiseAttentionPass : DShard_GraphPass<"dshard-raise-attention"> {
   }];
 }
 
+def DecomposePass : DShard_GraphPass<"dshard-decompose"> {
+  let summary = "replace ops by their decomposition into simpler ones";
+  let description = [{
+    For tests: an op's value and its gradient are compared with those of its
+    decomposition. `ops` names the ops to replace, all that have one by default.
+  }];
+  let options = [ListOption<"ops", "ops", "std::string", "mnemonics, such as rms_norm">];
+}
+
+def PrintShardingRulesPass : DShard_GraphPass<"dshard-print-sharding-rules"> {
+  let summary = "say the factor rule of every op in a remark";
+  let description = [{
+    `([i, k], [k, j])->([i, j]) {i=4, j=8, k=16 reduce sum}`: dims as lists of
+    factors, major to minor (`ij` is a dim of two factors, `_` one of none), then
+    each factor's size and kind unless it is parallel, then the operands in which
+    the op is linear.
+  }];
+}
+
 def VerifyGraphPass : DShard_GraphPass<"dshard-verify-graph"> {
   let summary = "check what the graph phase leaves";
   let description = [{
