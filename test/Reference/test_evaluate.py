@@ -432,7 +432,9 @@ def test_bf16_rounds_to_nearest_even(tmp_path, random):
     assert np.array_equal(np.load(tmp_path / "y.npy"), rounded)
 
 
-def test_every_op_is_tested():
+def test_every_op_is_tested(request):
+    if request.config.option.keyword or any("::" in argument for argument in request.config.args):
+        pytest.skip("only some of the cases ran")
     folder = ROOT / "include" / "dshard" / "Dialect" / "DShard" / "IR"
     text = "".join(path.read_text() for path in folder.glob("*Ops.td"))
     ops = set(re.findall(r"^def DShard_\w+Op\s*:\s*\w+<(?:DShard_Dialect,\s*)?\"(\w+)\"", text, re.M))
