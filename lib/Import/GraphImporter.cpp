@@ -444,13 +444,17 @@ Value GraphImporter::addTensor(const pb::TensorProto &tensor, StringRef name) {
 // Nodes and results
 //===----------------------------------------------------------------------===//
 
+bool GraphImporter::sort() {
+  auto sorted = sortNodes(graph);
+  if (sorted)
+    order = *sorted;
+  else
+    fail(sorted.status().message());
+  return !hasFailed;
+}
+
 bool GraphImporter::addNodes() {
-  auto order = sortNodes(graph);
-  if (!order) {
-    fail(order.status().message());
-    return false;
-  }
-  for (int index : *order) {
+  for (int index : order) {
     const pb::NodeProto &node = graph.node(index);
     // The first input that is a named parameter, for the path of last resort.
     std::string parameter;
@@ -560,8 +564,8 @@ void GraphImporter::cleanUp() {
 }
 
 OwningOpRef<ModuleOp> GraphImporter::run() {
-  if (!readVersion() || !checkOperators() || !bindSymbols() || !addInputs() ||
-      !addNodes() || !addResults())
+  if (!readVersion() || !checkOperators() || !sort() || !bindSymbols() ||
+      !addInputs() || !addNodes() || !addResults())
     return nullptr;
   cleanUp();
   for (const std::string &location : tensors.absentFiles())

@@ -59,6 +59,7 @@ public:
 private:
   bool readVersion();
   bool checkOperators();
+  bool sort();
   bool bindSymbols();
   bool addInputs();
   bool addNodes();
@@ -82,6 +83,7 @@ private:
   int64_t version = 0;
   bool hasFailed = false;
 
+  std::vector<int> order; ///< of the nodes
   SymbolSizes sizes;
   llvm::StringMap<std::vector<std::string>> renamedDims;
   llvm::StringMap<const pb::TensorProto *> initializers;

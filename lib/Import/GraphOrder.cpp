@@ -15,7 +15,8 @@ std::string mlir::dshard::onnx::describeNode(const pb::GraphProto &graph,
   const pb::NodeProto &node = graph.node(index);
   std::string what =
       node.name().empty() ? std::to_string(index) : quote(node.name());
-  return "node " + what + " (" + quote(node.op_type()).substr(1);
+  std::string op = quote(node.op_type());
+  return "node " + what + " (" + op.substr(1, op.size() - 2) + ")";
 }
 
 /// Follows unsorted producers from an unsorted node until one repeats.
