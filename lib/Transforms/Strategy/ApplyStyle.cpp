@@ -372,11 +372,12 @@ LogicalResult StyleWriter::applyPrepare(const PlanEntry &entry,
                      path);
 }
 
-LogicalResult StyleWriter::checkHeads(const PlanEntry &entry, StringRef path) {
+LogicalResult StyleWriter::checkQueryHeads(const PlanEntry &entry,
+                                           StringRef path) {
   if (entry.style == Style::colwise)
     for (Operation *op : tree.opsOf(path))
       if (auto product = dyn_cast<MatMulOp>(op))
-        if (failed(axesFor(product, path)))
+        if (heads.lookup(product).query && failed(axesFor(product, path)))
           return failure();
   return success();
 }

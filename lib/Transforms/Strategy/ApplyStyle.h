@@ -40,9 +40,10 @@ public:
   StyleWriter(func::FuncOp function, const ModuleTree &tree, MeshAttr mesh,
               StringRef planName);
   LogicalResult apply(const PlanEntry &entry, StringRef path);
-  /// tensor_parallel_c4 alone: heads that do not suit say more than features
-  /// that do not divide, so all modules are checked for them first.
-  LogicalResult checkHeads(const PlanEntry &entry, StringRef path);
+  /// tensor_parallel_c4 alone, of the projections to query heads: what does not
+  /// suit there says more than KV heads or features that do not divide, so all
+  /// modules are checked for it first.
+  LogicalResult checkQueryHeads(const PlanEntry &entry, StringRef path);
 
 private:
   /// A parameter behind layout-only ops: dim i of the value is dims[i] of it.

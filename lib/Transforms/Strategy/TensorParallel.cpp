@@ -94,6 +94,7 @@ LogicalResult TensorParallelPass::run(func::FuncOp function, MeshAttr mesh) {
   bool isParallel = mesh.getAxisSize("tp") > 1;
   ModuleTree tree(function);
   TensorParallelPlan chosen;
+  size_t matched = 0;
   if (!plan.empty()) {
     auto loaded = loadPlan(plan);
     if (!loaded)
@@ -103,7 +104,6 @@ LogicalResult TensorParallelPass::run(func::FuncOp function, MeshAttr mesh) {
   } else {
     if (!isParallel)
       return success();
-    size_t matched;
     const TensorParallelPlan *best = chooseBuiltIn(tree, matched);
     if (!best)
       return emitError(UnknownLoc::get(&getContext()))
@@ -111,10 +111,6 @@ LogicalResult TensorParallelPass::run(func::FuncOp function, MeshAttr mesh) {
              << ") matches the model; give --tp-plan=FILE with keys from its "
                 "modules: "
              << ::dshard::join(generalise(tree.paths()), ", ");
-    emitRemark(UnknownLoc::get(&getContext()))
-        << "using the built-in tensor-parallel plan '" << best->name
-        << "': its keys match " << matched << " of " << tree.paths().size()
-        << " modules";
     chosen = *best;
   }
 
@@ -138,10 +134,16 @@ LogicalResult TensorParallelPass::run(func::FuncOp function, MeshAttr mesh) {
     return success();
   StyleWriter writer(function, tree, mesh, chosen.name);
   for (const auto &[path, entry] : matches)
-    if (failed(writer.checkHeads(*entry, path)))
+    if (failed(writer.checkQueryHeads(*entry, path)))
       return failure();
   for (const auto &[path, entry] : matches)
     if (failed(writer.apply(*entry, path)))
       return failure();
+  // Not before: an error is one line.
+  if (plan.empty())
+    emitRemark(UnknownLoc::get(&getContext()))
+        << "using the built-in tensor-parallel plan '" << chosen.name
+        << "': its keys match " << matched << " of " << tree.paths().size()
+        << " modules";
   return success();
 }
