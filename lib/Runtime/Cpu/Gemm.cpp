@@ -70,8 +70,9 @@ public:
 
   int64_t panelCount() const { return panels; }
   /// Panels worth handling together: what a converted or strided operand costs
-  /// is shared by them.
-  int64_t groupSize() const { return converts ? gemmPanelGroup : 1; }
+  /// is shared by them. With a few rows that is less than what one stream of
+  /// weights is worth.
+  int64_t groupSize() const { return converts && g.m > 8 ? gemmPanelGroup : 1; }
 
 private:
   void convertLhs(const void *lhs, int64_t row, int64_t rows, int64_t k,

@@ -2,7 +2,7 @@
 //
 // Compiled with -mavx2 -mfma -mf16c and used only where the CPU has them.
 // Accumulators are named variables: g++ keeps arrays of vectors in memory. The
-// test `gemm-no-spills` looks for vector spills in this object.
+// test `Runtime-no-spills` looks for vector spills in this object.
 //
 //===----------------------------------------------------------------------===//
 
