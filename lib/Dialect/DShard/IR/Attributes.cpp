@@ -14,6 +14,9 @@ using namespace mlir::dshard;
 #define GET_ATTRDEF_CLASSES
 #include "dshard/Dialect/DShard/IR/DShardAttrs.cpp.inc"
 
+/// Products of sizes up to here do not overflow.
+static constexpr int64_t maxRanks = 1 << 20;
+
 void DShardDialect::initialize() {
   registerAttributes();
   registerOps();
@@ -135,6 +138,9 @@ LogicalResult AxisRefAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   if (size < 2)
     return emitError() << "sub-axis of " << name << " has size " << size
                        << ", expected at least 2";
+  if (pre > maxRanks || size > maxRanks)
+    return emitError() << "sub-axis of " << name << " is larger than a mesh of "
+                       << maxRanks << " ranks";
   return success();
 }
 
@@ -210,6 +216,7 @@ void MeshAttr::print(AsmPrinter &printer) const {
 LogicalResult MeshAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                ArrayRef<MeshAxisAttr> axes) {
   ptrdiff_t last = -1;
+  int64_t ranks = 1;
   for (MeshAxisAttr axis : axes) {
     // mesh_c1
     auto *known = llvm::find(knownAxes, axis.getName().getValue());
@@ -229,6 +236,9 @@ LogicalResult MeshAttr::verify(function_ref<InFlightDiagnostic()> emitError,
     if (axis.getSize() < 1)
       return emitError() << "mesh axis " << axis.getName() << " has size "
                          << axis.getSize() << ", expected at least 1";
+    if (axis.getSize() > maxRanks || (ranks *= axis.getSize()) > maxRanks)
+      return emitError() << "mesh has more than " << maxRanks
+                         << " ranks; a size is mistyped";
   }
   return success();
 }

@@ -49,6 +49,19 @@ module attributes {dshard.mesh = #dshard.mesh<"tp"=0>} {
 
 // -----
 
+// mesh_c2
+// expected-error@+1 {{mesh has more than 1048576 ranks; a size is mistyped}}
+module attributes {dshard.mesh = #dshard.mesh<"dp_shard"=4294967296, "tp"=4294967296>} {
+}
+
+// -----
+
+// axis_c2: a product that would overflow.
+// expected-error@+1 {{sub-axis of "tp" is larger than a mesh of 1048576 ranks}}
+func.func private @axis_large(%a: tensor<12xf32> {dshard.sharding = #dshard.sharding<[{"tp":(4294967296)4294967296} ]>})
+
+// -----
+
 // sharding_c1
 module attributes {dshard.mesh = #dshard.mesh<"tp"=2>} {
   // expected-error@+1 {{argument 0: sharding has 1 dims, 'tensor<4x4xf32>' has 2}}

@@ -1,5 +1,6 @@
 // Every attribute prints as it was written, and parses again.
-// RUN: dshard-opt %s | dshard-opt | FileCheck %s
+// RUN: dshard-opt %s -o %t.mlir
+// RUN: dshard-opt %t.mlir | FileCheck %s
 
 // CHECK: module attributes {dshard.mesh = #dshard.mesh<"dp_shard"=2, "tp"=8 intra>
 module attributes {dshard.mesh = #dshard.mesh<"dp_shard"=2, "tp"=8 intra>, dshard.phase = "annotate"} {

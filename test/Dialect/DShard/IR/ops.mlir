@@ -1,5 +1,6 @@
 // Every op prints as it was written, and parses again.
-// RUN: dshard-opt %s | dshard-opt | FileCheck %s
+// RUN: dshard-opt %s -o %t.mlir
+// RUN: dshard-opt %t.mlir | FileCheck %s
 
 module attributes {dshard.mesh = #dshard.mesh<"dp_shard"=2, "tp"=4>} {
 

@@ -84,7 +84,7 @@ def DShard_MeshAttr : DShard_Attr<"Mesh", "mesh"> {
 
     **Constraints**
     - (mesh_c1) names are unique and known: pp, dp_replicate, dp_shard, cp, tp, in this order.
-    - (mesh_c2) every size >= 1.
+    - (mesh_c2) every size >= 1; at most 2^20 ranks.
   }];
   let parameters = (ins ArrayRefParameter<"::mlir::dshard::MeshAxisAttr">:$axes);
   let hasCustomAssemblyFormat = 1;
