@@ -105,6 +105,13 @@ static void applyPadding(const Padding &padding, const PaddingPlan &plan,
   }
 }
 
+/// The bias of a padded projection: a vector that is only added.
+static bool isBias(BlockArgument arg) {
+  return cast<RankedTensorType>(arg.getType()).getRank() == 1 &&
+         llvm::all_of(arg.getUsers(),
+                      [](Operation *user) { return isa<AddOp>(user); });
+}
+
 /// Pads one dim of a parameter if its axes do not divide it.
 static LogicalResult padDim(func::FuncOp function, BlockArgument arg,
                             int64_t dim, const AxisPieces &axes,
@@ -115,6 +122,14 @@ static LogicalResult padDim(func::FuncOp function, BlockArgument arg,
     return success();
   Padding padding{arg, dim, size, (size + shards - 1) / shards * shards};
   std::string name = describeValue(arg);
+  if (isBias(arg)) {
+    // The product that it is added to is cropped, and so whole on every rank.
+    setSharding(arg, ShardingAttr::getReplicated(arg.getContext(), 1));
+    emitRemark(arg.getLoc())
+        << name << ": a bias of size " << size << " is replicated, because "
+        << shards << " ranks do not divide it";
+    return success();
+  }
   PaddingPlan plan;
   if (Operation *bad = detectUses(padding, plan)) {
     InFlightDiagnostic diagnostic = emitError(arg.getLoc())

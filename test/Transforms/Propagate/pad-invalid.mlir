@@ -15,10 +15,10 @@ func.func @contraction(%w: tensor<197x8xf32> {dshard.role = #dshard.role<param>,
 // -----
 
 module attributes {dshard.mesh = #dshard.mesh<"tp"=2>} {
-// expected-error@+1 {{dim 0 of size 5 is not divisible by {"tp"} of 2 ranks; sizes that divide: 4, 6}}
-func.func @bias(%b: tensor<5xf32> {dshard.role = #dshard.role<param>, dshard.sharding = #dshard.sharding<[{"tp"} ]>}, %x: tensor<4x5xf32>) -> tensor<4x5xf32> {
+// expected-error@+1 {{dim 1 of size 5 is not divisible by {"tp"} of 2 ranks; sizes that divide: 4, 6}}
+func.func @added(%b: tensor<4x5xf32> {dshard.role = #dshard.role<param>, dshard.sharding = #dshard.sharding<[{}, {"tp"} ]>}, %x: tensor<4x5xf32>) -> tensor<4x5xf32> {
   // expected-note@+1 {{this add uses the dim otherwise}}
-  %0 = dshard.add %x, %b {path = "proj", part = #dshard.part<forward>} : (tensor<4x5xf32>, tensor<5xf32>) -> tensor<4x5xf32>
+  %0 = dshard.add %x, %b {path = "proj", part = #dshard.part<forward>} : (tensor<4x5xf32>, tensor<4x5xf32>) -> tensor<4x5xf32>
   return %0 : tensor<4x5xf32>
 }
 }

@@ -55,3 +55,22 @@ func.func @transposed(%w: tensor<5x4xf32> {dshard.role = #dshard.role<param>, ds
   return %1 : tensor<3x5xf32>
 }
 }
+
+// -----
+
+// A bias that does not divide is added to the cropped product as a whole.
+module attributes {dshard.mesh = #dshard.mesh<"tp"=2>} {
+// CHECK-LABEL: func.func @bias(
+// CHECK-SAME: %arg1: tensor<5xf32> {dshard.role = #dshard.role<param>, dshard.sharding = #dshard.sharding<[{} ]>}
+// CHECK: %[[C:.*]] = dshard.slice {{.*}} -> tensor<3x5xf32>
+// CHECK: dshard.add %[[C]], %arg1
+func.func @bias(
+    // expected-remark@+1 {{dim 0 padded from 5 to 6}}
+    %w: tensor<5x4xf32> {dshard.role = #dshard.role<param>, dshard.sharding = #dshard.sharding<[{"tp"}, {} ]>},
+    // expected-remark@+1 {{a bias of size 5 is replicated, because 2 ranks do not divide it}}
+    %b: tensor<5xf32> {dshard.role = #dshard.role<param>, dshard.sharding = #dshard.sharding<[{"tp"} ]>}, %x: tensor<3x4xf32>) -> tensor<3x5xf32> {
+  %0 = dshard.matmul %x, %w {transpose_rhs, path = "lm_head", part = #dshard.part<forward>} : (tensor<3x4xf32>, tensor<5x4xf32>) -> tensor<3x5xf32>
+  %1 = dshard.add %0, %b {path = "lm_head", part = #dshard.part<forward>} : (tensor<3x5xf32>, tensor<5xf32>) -> tensor<3x5xf32>
+  return %1 : tensor<3x5xf32>
+}
+}
