@@ -159,6 +159,30 @@ TEST_F(RunTool, ReportsAsJson) {
   EXPECT_NE(text.find("\"why\": \"columns of tp\""), std::string::npos);
 }
 
+// The planned sum against the process's own high-water mark.
+TEST_F(RunTool, MeasuresWhatIsPlanned) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "sanitizers have memory of their own";
+#endif
+  Builder builder;
+  HandBuiltOptions options;
+  options.modelFolder = folder.path();
+  buildHandBuiltPlan(builder, options);
+  builder.plan.programs[1]->thread_scratch = cpu::gemmScratchBytes();
+  builder.plan.programs[1]->arena_size = 48 << 20;
+  ASSERT_TRUE(builder.finish(folder.path("big.dsplan")).ok());
+  Outcome outcome = run("big.dsplan --input x=random --repeat 3 --report=json");
+  ASSERT_EQ(outcome.status, 0) << outcome.error;
+  auto number = [&](const std::string &key) {
+    size_t at = outcome.out.find("\"" + key + "\": ");
+    EXPECT_NE(at, std::string::npos) << key;
+    return std::atof(outcome.out.c_str() + at + key.size() + 4);
+  };
+  double planned = number("planned_sum"), measured = number("measured_sum");
+  EXPECT_GT(planned, 4 * 48e6);
+  EXPECT_NEAR(measured, planned, 4 << 20);
+}
+
 TEST_F(RunTool, SavesState) {
   EXPECT_EQ(run("p.dsplan --input x=x.npy --save-state states").status, 0);
   EXPECT_EQ(load("states/w.npy"), handBuiltWeights());
