@@ -1,0 +1,65 @@
+//===- PlanContext.h - The tables of a plan under construction --*- C++ -*-===//
+//
+// Internal to DShardToPlan.
+//
+//===----------------------------------------------------------------------===//
+#ifndef DSHARD_LIB_CONVERSION_DSHARDTOPLAN_PLANCONTEXT_H
+#define DSHARD_LIB_CONVERSION_DSHARDTOPLAN_PLANCONTEXT_H
+
+#include "dshard/Dialect/Plan/IR/PlanOps.h"
+#include "llvm/ADT/StringMap.h"
+
+namespace mlir::dshard {
+
+using ::dshard::plan::InstructionKind;
+
+/// Bytes of a tensor's elements; booleans take one each.
+int64_t bytesOf(RankedTensorType type);
+/// The ONNX node that a location names; "" if none.
+std::string nodeOf(Location loc);
+plan::Origin originOf(Operation *op, StringRef why = "");
+/// A plan.buffer of `size` bytes: in the arena, at an offset to be decided, or
+/// all of a state.
+plan::BufferOp createBuffer(OpBuilder &builder, Location loc, StringRef name,
+                            std::optional<int64_t> state, int64_t size,
+                            RankedTensorType type);
+
+/// Appends the plan's table ops to a block; equal entries share one index.
+class PlanContext {
+public:
+  PlanContext(ModuleOp module, Block *block, MeshAttr mesh)
+      : b(OpBuilder::atBlockEnd(block)), module(module), mesh(mesh) {}
+
+  MeshAttr getMesh() const { return mesh; }
+  int64_t getNumRanks() const { return mesh ? mesh.getNumRanks() : 1; }
+
+  /// Index of the group over these axes.
+  int64_t addGroup(ArrayAttr axes);
+  /// A number that may depend on the rank: a literal when it does not, else an
+  /// entry of a table over just the axes that matter.
+  Attribute rankValue(function_ref<int64_t(int64_t rank)> value);
+  Attribute literal(int64_t value) { return b.getI64IntegerAttr(value); }
+  Attribute real(double value) { return b.getF64FloatAttr(value); }
+  /// Index of the weight's source; its file is added too.
+  int64_t addSource(WeightAttr weight);
+  /// Index of a new state, at the next multiple of 64 bytes.
+  int64_t addState(Location loc, StringRef name, StringRef role,
+                   StringRef initializer, bool packed, RankedTensorType global,
+                   RankedTensorType local, ShardingAttr sharding, int64_t size);
+
+  OpBuilder b;
+
+private:
+  int64_t addTable(ArrayRef<int64_t> axes, ArrayRef<int64_t> values);
+
+  ModuleOp module;
+  MeshAttr mesh;
+  DenseMap<Attribute, int64_t> groups, files, sources;
+  std::map<std::pair<std::vector<int64_t>, std::vector<int64_t>>, int64_t>
+      tables;
+  int64_t states = 0, stateEnd = 0;
+};
+
+} // namespace mlir::dshard
+
+#endif // DSHARD_LIB_CONVERSION_DSHARDTOPLAN_PLANCONTEXT_H
