@@ -33,7 +33,8 @@ static FailureOr<MeshAttr> parseMesh(MLIRContext &context, llvm::StringRef text,
     const auto *axis = llvm::find(axisNames, name);
     if (axis == std::end(axisNames))
       return error() << "unknown mesh axis '" << name << "'; the axes are "
-                     << llvm::join(axisNames, ", ");
+                     << llvm::join(std::begin(axisNames), std::end(axisNames),
+                                   ", ");
     int64_t size = 0;
     if (value.trim().getAsInteger(10, size) || size < 1)
       return error() << "mesh axis '" << name << "' has size '" << value
@@ -144,13 +145,22 @@ LogicalResult mlir::dshard::compile(MLIRContext &context,
                        StringAttr::get(&context, getPhaseName(phase)));
     if (options.dumpPhasesTo.empty())
       return success();
-    return writeModule(*module, options.dumpPhasesTo,
-                       llvm::formatv("{0}-{1}", static_cast<int>(phase),
-                                     getPhaseName(phase))
-                           .str());
+    return writeModule(
+        *module, options.dumpPhasesTo,
+        llvm::formatv("{0}-{1}", static_cast<int>(phase), getPhaseName(phase))
+            .str());
   };
 
+  context.loadDialect<DShardDialect, func::FuncDialect>();
   Phase current = options.from.value_or(Phase::import);
+  // Collectives exist in the phases local and schedule; the last of them
+  // counts.
+  Phase explained = std::min(options.to, Phase::schedule);
+  if (options.explain && explained < Phase::local)
+    return emitError(UnknownLoc::get(&context))
+           << "--explain lists collectives, which exist from phase local on, "
+              "not in phase "
+           << getPhaseName(options.to);
   if (options.from) {
     if (current > options.to)
       return emitError(UnknownLoc::get(&context))
@@ -177,6 +187,8 @@ LogicalResult mlir::dshard::compile(MLIRContext &context,
           std::make_unique<DumpPasses>(options.dumpPassesTo, passCount));
     if (failed(manager.run(*module)) || failed(finishPhase(current)))
       return failure();
+    if (options.explain && current == explained)
+      explainCollectives(*module, *options.explain);
   }
   return success();
 }

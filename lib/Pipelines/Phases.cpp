@@ -52,12 +52,13 @@ std::string mlir::dshard::getPhasePipeline(Phase phase,
   //===--------------------------------------------------------------------===//
   case Phase::graph:
     passes = {
-        "dshard-raise-rms-norm",     //
-        "dshard-raise-rotary",       //
-        "dshard-raise-swiglu",       //
-        "dshard-raise-gelu",         //
-        "dshard-raise-attention",    // takes the mask apart
-        "dshard-fold-constants",     // rotary tables, index grids; patterns need the ops
+        "dshard-raise-rms-norm",  //
+        "dshard-raise-rotary",    //
+        "dshard-raise-swiglu",    //
+        "dshard-raise-gelu",      //
+        "dshard-raise-attention", // takes the mask apart
+        "dshard-fold-constants",  // rotary tables, index grids; patterns need
+                                  // the ops
         "dshard-canonicalize-graph", // reshapes and transposes in a row
         "dshard-cse",                // masks and rotary tables repeat per layer
         "dshard-verify-graph",       // gate
@@ -86,8 +87,8 @@ std::string mlir::dshard::getPhasePipeline(Phase phase,
   //===--------------------------------------------------------------------===//
   case Phase::resolve:
     passes = {
-        "dshard-pad",             // vocabulary to a multiple, before sizes matter
-        "dshard-propagate",       //
+        "dshard-pad",       // vocabulary to a multiple, before sizes matter
+        "dshard-propagate", //
         "dshard-insert-reshards", //
         "dshard-fully-shard",     // storage shardings of parameters
         "dshard-verify-partial",  // no partial value where one cannot pass
@@ -115,8 +116,7 @@ std::string mlir::dshard::getPhasePipeline(Phase phase,
   //===--------------------------------------------------------------------===//
   case Phase::schedule:
     passes = {
-        "dshard-form-kernels",
-        "dshard-schedule",
+        "dshard-form-kernels", "dshard-schedule",
         "dshard-verify-schedule", // gate
     };
     break;
@@ -125,8 +125,7 @@ std::string mlir::dshard::getPhasePipeline(Phase phase,
   // plan: buffers, memory, code
   //===--------------------------------------------------------------------===//
   case Phase::plan:
-    passes = {
-        withOption("dshard-convert-to-plan", "target", options.target)};
+    passes = {withOption("dshard-convert-to-plan", "target", options.target)};
     break;
   }
   return llvm::join(passes, ",");

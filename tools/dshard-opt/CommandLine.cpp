@@ -5,12 +5,14 @@
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/raw_ostream.h"
 
-using namespace dshard::tool;
+namespace dshard::tool {
+
 using namespace mlir::dshard;
 using llvm::StringRef;
 
-void dshard::tool::printHelp() {
-  llvm::outs() << R"(dshard-opt: compile an ONNX model into a sharded execution plan
+void printHelp() {
+  llvm::outs()
+      << R"(dshard-opt: compile an ONNX model into a sharded execution plan
 
 usage: dshard-opt MODEL.onnx [options]       compile
        dshard-opt FILE.mlir --from=PHASE ... resume from a phase's IR
@@ -28,8 +30,8 @@ sharding
   --tp-plan=NAME|FILE     built-in plan, or JSON from module paths to styles
 output
   --to=PHASE              stop after a phase and print MLIR; phases:
-                          )" << listPhases()
-               << R"(
+                          )"
+      << listPhases() << R"(
   --from=PHASE            the input is MLIR after PHASE
   --emit=mlir|plan        what to write (default: plan; mlir with --to)
   -o FILE                 where to (default: standard output, or MODEL.dsplan)
@@ -94,8 +96,7 @@ bool parsePair(StringRef text,
 }
 } // namespace
 
-Parsed dshard::tool::parseCommandLine(int argc, char **argv,
-                                      CommandLine &commandLine) {
+Parsed parseCommandLine(int argc, char **argv, CommandLine &commandLine) {
   CompileOptions &options = commandLine.compile;
   llvm::ArrayRef<char *> arguments(argv + 1, argc - 1);
   auto has = [&](StringRef flag) {
@@ -140,10 +141,11 @@ Parsed dshard::tool::parseCommandLine(int argc, char **argv,
     auto missing = [&] { return usageError("--" + flag + " needs a value"); };
 
     if (const auto *unbuilt = llvm::find_if(
-            unbuiltFlags, [&](const auto &entry) { return entry.first == flag; });
+            unbuiltFlags,
+            [&](const auto &entry) { return entry.first == flag; });
         unbuilt != std::end(unbuiltFlags)) {
-      llvm::errs() << "dshard-opt: error: --" << flag << ": "
-                   << unbuilt->second << " is not built yet\n";
+      llvm::errs() << "dshard-opt: error: --" << flag << ": " << unbuilt->second
+                   << " is not built yet\n";
       return Parsed::badValue;
     }
     if (flag == "explain" || flag == "quiet") {
@@ -172,15 +174,16 @@ Parsed dshard::tool::parseCommandLine(int argc, char **argv,
     } else if (flag == "dims" || flag == "const") {
       if (!take())
         return missing();
-      if (!parsePair(value, flag == "dims" ? options.dimRoles
-                                           : options.constants))
+      if (!parsePair(value,
+                     flag == "dims" ? options.dimRoles : options.constants))
         return usageError("--" + flag + " " + value + ": write NAME=VALUE");
     } else if (flag == "entry") {
       if (!take())
         return missing();
       if (sawEntry) {
-        llvm::errs() << "dshard-opt: error: --entry " << value
-                     << ": several entry points in one plan are not built yet\n";
+        llvm::errs()
+            << "dshard-opt: error: --entry " << value
+            << ": several entry points in one plan are not built yet\n";
         return Parsed::badValue;
       }
       sawEntry = true;
@@ -245,3 +248,5 @@ Parsed dshard::tool::parseCommandLine(int argc, char **argv,
     return usageError("--emit=plan goes with --to=plan");
   return Parsed::compile;
 }
+
+} // namespace dshard::tool

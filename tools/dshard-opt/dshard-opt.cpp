@@ -13,7 +13,7 @@
 #include "llvm/Support/ToolOutputFile.h"
 
 using namespace mlir;
-using namespace dshard::tool;
+using namespace ::dshard::tool;
 
 /// Where a diagnostic happened, in a user's words: the ONNX node and its file.
 static void describe(Location loc, std::string &node, std::string &file) {
@@ -69,6 +69,8 @@ static int runCompiler(CommandLine &commandLine) {
     return success();
   });
 
+  if (commandLine.explain)
+    commandLine.compile.explain = &llvm::outs();
   OwningOpRef<ModuleOp> module;
   if (failed(mlir::dshard::compile(context, commandLine.compile, module))) {
     if (!sawError)
@@ -76,13 +78,11 @@ static int runCompiler(CommandLine &commandLine) {
                       "this is a defect of dshard\n";
     return 1;
   }
-  if (commandLine.explain)
-    mlir::dshard::explainCollectives(*module, llvm::outs());
-
   if (commandLine.emitPlan) {
     std::string path = commandLine.output;
     if (path.empty())
-      path = (llvm::sys::path::stem(commandLine.compile.model) + ".dsplan").str();
+      path =
+          (llvm::sys::path::stem(commandLine.compile.model) + ".dsplan").str();
     mlir::dshard::EmitOptions emit;
     emit.model = commandLine.compile.model;
     emit.commandLine = commandLine.compile.commandLine;

@@ -21,35 +21,46 @@ namespace mlir {
 class DialectRegistry;
 class MLIRContext;
 class ModuleOp;
-class OpPassManager;
 template <typename T> class OwningOpRef;
 } // namespace mlir
 
 namespace mlir::dshard {
 
-enum class Phase { import, graph, train, annotate, resolve, local, schedule, plan };
+enum class Phase {
+  import,
+  graph,
+  train,
+  annotate,
+  resolve,
+  local,
+  schedule,
+  plan
+};
 
 llvm::StringRef getPhaseName(Phase phase);
 std::optional<Phase> parsePhase(llvm::StringRef name);
 /// "import, graph, ..." for messages.
 std::string listPhases();
 
-/// Everything a compilation depends on, as the command line or the C API gives it.
+/// Everything a compilation depends on, as the command line or the C API gives
+/// it.
 struct CompileOptions {
-  std::string model;                                       ///< path of an .onnx, or of .mlir with `from`
-  std::string mesh;                                        ///< "dp_shard=2,tp=2"; empty: one rank
-  int64_t ranks = 0;                                       ///< 0: as the mesh says
-  std::vector<std::pair<std::string, int64_t>> dims;       ///< symbolic dim = size
-  std::vector<std::pair<std::string, std::string>> dimRoles; ///< INPUT = "batch,seq"
+  std::string model; ///< path of an .onnx, or of .mlir with `from`
+  std::string mesh;  ///< "dp_shard=2,tp=2"; empty: one rank
+  int64_t ranks = 0; ///< 0: as the mesh says
+  std::vector<std::pair<std::string, int64_t>> dims; ///< symbolic dim = size
+  std::vector<std::pair<std::string, std::string>>
+      dimRoles; ///< INPUT = "batch,seq"
   std::vector<std::pair<std::string, std::string>> constants; ///< NAME = VALUE
   std::string entry = "run";
-  std::string tensorParallelPlan;                          ///< name or file; empty: built-in
+  std::string tensorParallelPlan; ///< name or file; empty: built-in
   std::string target = "cpu:native";
   std::optional<Phase> from;
   Phase to = Phase::plan;
-  std::string dumpPhasesTo;                                ///< folder, empty: none
-  std::string dumpPassesTo;                                ///< folder, empty: none
-  std::string commandLine;                                 ///< recorded in the plan
+  std::string dumpPhasesTo;       ///< folder, empty: none
+  std::string dumpPassesTo;       ///< folder, empty: none
+  std::string commandLine;        ///< recorded in the plan
+  raw_ostream *explain = nullptr; ///< where to list the collectives
 };
 
 /// The passes of a phase after import, as an MLIR pipeline text without anchor.
@@ -58,6 +69,10 @@ std::string getPhasePipeline(Phase phase, const CompileOptions &options);
 /// Dialects and passes of dshard and of what it lowers to.
 void registerAllDialects(DialectRegistry &registry);
 void registerAllPasses();
+
+/// Prints a table of the module's collectives (phases local and schedule):
+/// kind, axes, bytes of operands per rank, reason, source node.
+void explainCollectives(ModuleOp module, raw_ostream &os);
 
 /// Imports (or parses) the model, sets its mesh and runs the phases up to
 /// `options.to`. Diagnostics go to the context's handlers. With to = plan the

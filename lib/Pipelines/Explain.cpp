@@ -1,0 +1,59 @@
+//===- Explain.cpp - Every collective, with its reason --------------------===//
+
+#include "dshard/Dialect/DShard/IR/DShardOps.h"
+#include "dshard/Pipelines/Pipelines.h"
+#include "llvm/Support/Format.h"
+#include "llvm/Support/FormatVariadic.h"
+
+using namespace mlir;
+using namespace mlir::dshard;
+
+/// The ONNX node of an op, as the importer named it.
+static std::string getNodeName(Location loc) {
+  if (auto name = dyn_cast<NameLoc>(loc))
+    return name.getName().str();
+  if (auto fused = dyn_cast<FusedLoc>(loc))
+    for (Location part : fused.getLocations())
+      if (std::string name = getNodeName(part); !name.empty())
+        return name;
+  return "";
+}
+
+void mlir::dshard::explainCollectives(ModuleOp module, raw_ostream &os) {
+  std::vector<std::array<std::string, 5>> rows = {
+      {"collective", "axes", "bytes", "why", "node"}};
+  double total = 0;
+  module.walk([&](Operation *op) {
+    auto axes = op->getAttrOfType<ArrayAttr>("axes");
+    auto why = op->getAttrOfType<StringAttr>("why");
+    if (!axes || !why || isa<LocalSliceOp>(op))
+      return;
+    double bytes = 0;
+    for (Value operand : op->getOperands())
+      if (auto type = dyn_cast<RankedTensorType>(operand.getType()))
+        bytes += static_cast<double>(type.getNumElements()) *
+                 type.getElementType().getIntOrFloatBitWidth() / 8;
+    total += bytes;
+    std::string text;
+    llvm::raw_string_ostream stream(text);
+    for (auto axis : axes.getAsRange<AxisRefAttr>()) {
+      stream << (text.empty() ? "" : ",") << axis.getName().getValue();
+      if (!axis.isWhole())
+        stream << ":(" << axis.getPre() << ")" << axis.getSize();
+    }
+    rows.push_back({op->getName().stripDialect().str(), text,
+                    llvm::formatv("{0:F0}", bytes).str(), why.getValue().str(),
+                    getNodeName(op->getLoc())});
+  });
+  std::array<size_t, 5> widths = {};
+  for (const auto &row : rows)
+    for (auto [width, cell] : llvm::zip(widths, row))
+      width = std::max(width, cell.size());
+  for (const auto &row : rows) {
+    for (auto [width, cell] : llvm::zip(widths, row))
+      os << llvm::left_justify(cell, width + 2);
+    os << "\n";
+  }
+  os << rows.size() - 1 << " collectives, " << llvm::formatv("{0:F0}", total)
+     << " bytes of operands per rank\n";
+}
