@@ -32,21 +32,21 @@ module attributes {dshard.mesh = #dshard.mesh<"tp"=TP>} {
                  %v: tensor<16x8xf32> {dshard.role = #dshard.role<param>},
                  %o: tensor<16x16xf32> {dshard.role = #dshard.role<param>},
                  %head: tensor<32x16xf32> {dshard.role = #dshard.role<param>}) -> tensor<2x8x32xf32> {
-    %x = dshard.gather %table, %ids {dim = 0 : i64, path = "model.embed_tokens"} : (tensor<32x16xf32>, tensor<2x8xi64>) -> tensor<2x8x16xf32>
-    %0 = dshard.matmul %x, %q {path = "model.layers.0.self_attn.q_proj"} : (tensor<2x8x16xf32>, tensor<16x16xf32>) -> tensor<2x8x16xf32>
-    %1 = dshard.matmul %x, %k {path = "model.layers.0.self_attn.k_proj"} : (tensor<2x8x16xf32>, tensor<16x8xf32>) -> tensor<2x8x8xf32>
-    %2 = dshard.matmul %x, %v {path = "model.layers.0.self_attn.v_proj"} : (tensor<2x8x16xf32>, tensor<16x8xf32>) -> tensor<2x8x8xf32>
-    %3 = dshard.reshape %0 {path = "model.layers.0.self_attn"} : (tensor<2x8x16xf32>) -> tensor<2x8x4x4xf32>
-    %4 = dshard.reshape %1 {path = "model.layers.0.self_attn"} : (tensor<2x8x8xf32>) -> tensor<2x8x2x4xf32>
-    %5 = dshard.reshape %2 {path = "model.layers.0.self_attn"} : (tensor<2x8x8xf32>) -> tensor<2x8x2x4xf32>
-    %6 = dshard.transpose %3 {permutation = array<i64: 0, 2, 1, 3>, path = "model.layers.0.self_attn"} : (tensor<2x8x4x4xf32>) -> tensor<2x4x8x4xf32>
-    %7 = dshard.transpose %4 {permutation = array<i64: 0, 2, 1, 3>, path = "model.layers.0.self_attn"} : (tensor<2x8x2x4xf32>) -> tensor<2x2x8x4xf32>
-    %8 = dshard.transpose %5 {permutation = array<i64: 0, 2, 1, 3>, path = "model.layers.0.self_attn"} : (tensor<2x8x2x4xf32>) -> tensor<2x2x8x4xf32>
-    %9, %lse = dshard.attention %6, %7, %8 {scale = 0.5 : f64, causal, path = "model.layers.0.self_attn"} : (tensor<2x4x8x4xf32>, tensor<2x2x8x4xf32>, tensor<2x2x8x4xf32>) -> (tensor<2x4x8x4xf32>, tensor<2x4x8xf32>)
-    %10 = dshard.transpose %9 {permutation = array<i64: 0, 2, 1, 3>, path = "model.layers.0.self_attn"} : (tensor<2x4x8x4xf32>) -> tensor<2x8x4x4xf32>
-    %11 = dshard.reshape %10 {path = "model.layers.0.self_attn"} : (tensor<2x8x4x4xf32>) -> tensor<2x8x16xf32>
-    %12 = dshard.matmul %11, %o {path = "model.layers.0.self_attn.o_proj"} : (tensor<2x8x16xf32>, tensor<16x16xf32>) -> tensor<2x8x16xf32>
-    %13 = dshard.matmul %12, %head {transpose_rhs, path = "lm_head"} : (tensor<2x8x16xf32>, tensor<32x16xf32>) -> tensor<2x8x32xf32>
+    %x = dshard.gather %table, %ids {dim = 0 : i64, part = #dshard.part<forward>, path = "model.embed_tokens"} : (tensor<32x16xf32>, tensor<2x8xi64>) -> tensor<2x8x16xf32>
+    %0 = dshard.matmul %x, %q {part = #dshard.part<forward>, path = "model.layers.0.self_attn.q_proj"} : (tensor<2x8x16xf32>, tensor<16x16xf32>) -> tensor<2x8x16xf32>
+    %1 = dshard.matmul %x, %k {part = #dshard.part<forward>, path = "model.layers.0.self_attn.k_proj"} : (tensor<2x8x16xf32>, tensor<16x8xf32>) -> tensor<2x8x8xf32>
+    %2 = dshard.matmul %x, %v {part = #dshard.part<forward>, path = "model.layers.0.self_attn.v_proj"} : (tensor<2x8x16xf32>, tensor<16x8xf32>) -> tensor<2x8x8xf32>
+    %3 = dshard.reshape %0 {part = #dshard.part<forward>, path = "model.layers.0.self_attn"} : (tensor<2x8x16xf32>) -> tensor<2x8x4x4xf32>
+    %4 = dshard.reshape %1 {part = #dshard.part<forward>, path = "model.layers.0.self_attn"} : (tensor<2x8x8xf32>) -> tensor<2x8x2x4xf32>
+    %5 = dshard.reshape %2 {part = #dshard.part<forward>, path = "model.layers.0.self_attn"} : (tensor<2x8x8xf32>) -> tensor<2x8x2x4xf32>
+    %6 = dshard.transpose %3 {permutation = array<i64: 0, 2, 1, 3>, part = #dshard.part<forward>, path = "model.layers.0.self_attn"} : (tensor<2x8x4x4xf32>) -> tensor<2x4x8x4xf32>
+    %7 = dshard.transpose %4 {permutation = array<i64: 0, 2, 1, 3>, part = #dshard.part<forward>, path = "model.layers.0.self_attn"} : (tensor<2x8x2x4xf32>) -> tensor<2x2x8x4xf32>
+    %8 = dshard.transpose %5 {permutation = array<i64: 0, 2, 1, 3>, part = #dshard.part<forward>, path = "model.layers.0.self_attn"} : (tensor<2x8x2x4xf32>) -> tensor<2x2x8x4xf32>
+    %9, %lse = dshard.attention %6, %7, %8 {scale = 0.5 : f64, causal, part = #dshard.part<forward>, path = "model.layers.0.self_attn"} : (tensor<2x4x8x4xf32>, tensor<2x2x8x4xf32>, tensor<2x2x8x4xf32>) -> (tensor<2x4x8x4xf32>, tensor<2x4x8xf32>)
+    %10 = dshard.transpose %9 {permutation = array<i64: 0, 2, 1, 3>, part = #dshard.part<forward>, path = "model.layers.0.self_attn"} : (tensor<2x4x8x4xf32>) -> tensor<2x8x4x4xf32>
+    %11 = dshard.reshape %10 {part = #dshard.part<forward>, path = "model.layers.0.self_attn"} : (tensor<2x8x4x4xf32>) -> tensor<2x8x16xf32>
+    %12 = dshard.matmul %11, %o {part = #dshard.part<forward>, path = "model.layers.0.self_attn.o_proj"} : (tensor<2x8x16xf32>, tensor<16x16xf32>) -> tensor<2x8x16xf32>
+    %13 = dshard.matmul %12, %head {transpose_rhs, part = #dshard.part<forward>, path = "lm_head"} : (tensor<2x8x16xf32>, tensor<32x16xf32>) -> tensor<2x8x32xf32>
     return %13 : tensor<2x8x32xf32>
   }
 }
