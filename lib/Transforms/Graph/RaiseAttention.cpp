@@ -24,6 +24,7 @@ struct Mask {
 
 struct Attention {
   Value query, key, value;
+  bool transposeKey = false; // `key` is [B,H,D,T]
   double scale = 1, softcap = 0;
   Mask mask;
   FullyMasked fullyMasked = FullyMasked::zero;
@@ -253,6 +254,23 @@ static Value buildKeyPadding(DShardBuilder &make, Value padding,
         isOwnIndex(gather.getIndices(), {0, last}))
       table = gather.getInput();
   }
+  // So is one in the flattened mask ([B*T] or [B*T,1]) on b * T + j.
+  if (auto gather = table.getDefiningOp<GatherOp>()) {
+    RankedTensorType from = typeOf(gather.getInput());
+    ArrayRef<int64_t> shape = shapeOf(gather.getIndices());
+    int64_t last = shape.size() - 1;
+    std::optional<IndexGrid> grid = findIndexGrid(gather.getIndices());
+    bool isFlat = grid && grid->offset == 0 && !shape.empty() &&
+                  gather.getDim() == 0 &&
+                  from.getDimSize(0) == from.getNumElements() &&
+                  shape[0] * shape[last] == from.getNumElements() &&
+                  typeOf(table).getNumElements() == from.getNumElements();
+    for (int64_t d = 0; isFlat && d <= last; ++d)
+      if (shape[d] != 1)
+        isFlat = grid->steps[d] == (d == last ? 1 : shape[last]);
+    if (isFlat)
+      table = gather.getInput();
+  }
   int64_t rows = typeOf(table).getNumElements() / sizes.T;
   return make.broadcastTo(make.reshape(table, {rows, sizes.T}),
                           {sizes.B, sizes.T});
@@ -369,16 +387,27 @@ static std::optional<Attention> detectAttention(MatMulOp op,
     reason = "the query has not 4 dims";
     return std::nullopt;
   }
-  attention.key =
-      findKeyOrValue(product.getRhs(), &attention.scale, sizes,
-                     shapeOf(attention.query)[3], !product.getTransposeRhs());
+  double keyScale = 1;
+  int64_t depth = shapeOf(attention.query)[3];
+  attention.key = findKeyOrValue(product.getRhs(), &keyScale, sizes, depth,
+                                 !product.getTransposeRhs());
   attention.value = findKeyOrValue(op.getRhs(), nullptr, sizes,
                                    shapeOf(op.getRhs()).back(), false);
   if (!attention.key || !attention.value ||
       shapeOf(attention.key)[1] != shapeOf(attention.value)[1]) {
-    reason = "key and value are no [batch, heads, keys, size]";
-    return std::nullopt;
+    // No repeated heads to be seen: key and value are what the products take.
+    keyScale = 1;
+    attention.key = skipScales(product.getRhs(), keyScale);
+    attention.transposeKey = !product.getTransposeRhs();
+    attention.value = op.getRhs();
+    for (Value operand : {attention.key, attention.value})
+      if (typeOf(operand).getRank() != 4 ||
+          shapeOf(operand).take_front(2) != shape.take_front(2)) {
+        reason = "key and value are no [batch, heads, keys, size]";
+        return std::nullopt;
+      }
   }
+  attention.scale *= keyScale;
   Type elementType = elementTypeOf(op.getResult());
   for (Value operand : {attention.query, attention.key, attention.value})
     if (elementTypeOf(operand) != elementType) {
@@ -398,7 +427,10 @@ static void applyAttention(MatMulOp op, const Attention &attention) {
   OpBuilder builder(op);
   DShardBuilder make(builder, op);
   ArrayRef<int64_t> query = shapeOf(attention.query);
-  ScoreSizes sizes{query[0], query[1], query[2], shapeOf(attention.key)[2]};
+  ScoreSizes sizes{query[0], query[1], query[2], shapeOf(attention.value)[2]};
+  Value key = attention.key;
+  if (attention.transposeKey)
+    key = make.transpose(key, {0, 1, 3, 2});
   Value padding;
   for (Value part : attention.mask.paddings) {
     Value next = buildKeyPadding(make, part, sizes);
@@ -412,8 +444,8 @@ static void applyAttention(MatMulOp op, const Attention &attention) {
   auto logSumExp =
       RankedTensorType::get({sizes.B, sizes.H, sizes.S}, builder.getF32Type());
   auto result = make.create<AttentionOp>(
-      TypeRange{op.getResult().getType(), logSumExp}, attention.query,
-      attention.key, attention.value, padding, APFloat(attention.scale),
+      TypeRange{op.getResult().getType(), logSumExp}, attention.query, key,
+      attention.value, padding, APFloat(attention.scale),
       attention.mask.causalOffset.has_value(), static_cast<uint64_t>(offset),
       static_cast<uint64_t>(window), APFloat(attention.softcap),
       attention.fullyMasked);

@@ -10,6 +10,7 @@
 // RUN: dshard-interpret %s --against %t.mlir --random-inputs --entry chosen
 // RUN: dshard-interpret %s --against %t.mlir --random-inputs --entry softcap
 // RUN: dshard-interpret %s --against %t.mlir --random-inputs --entry constant_mask
+// RUN: dshard-interpret %s --against %t.mlir --random-inputs --input keep=random:5 --entry traced
 
 // torch.onnx of a grouped-query model: repeated KV heads, the transposed key through
 // three dims, a mask of index grids and a look-up of the padding.
@@ -200,5 +201,38 @@ func.func @constant_mask(%q: tensor<2x4x5x8xf64>, %k: tensor<2x4x5x8xf64>, %v: t
   %masked = dshard.add %s, %m {path = "attn", part = #dshard.part<forward>} : (tensor<2x4x5x5xf64>, tensor<5x5xf64>) -> tensor<2x4x5x5xf64>
   %p = dshard.softmax %masked {dim = 3, path = "attn", part = #dshard.part<forward>} : (tensor<2x4x5x5xf64>) -> tensor<2x4x5x5xf64>
   %r = dshard.matmul %p, %v {path = "attn", part = #dshard.part<forward>} : (tensor<2x4x5x5xf64>, tensor<2x4x5x8xf64>) -> tensor<2x4x5x8xf64>
+  return %r : tensor<2x4x5x8xf64>
+}
+
+// A TorchScript trace: a look-up in the flattened padding, -inf with a guard, the key
+// transposed together with its heads.
+// CHECK-LABEL: func.func @traced
+// CHECK-NOT: dshard.gather
+// CHECK: %[[K:.*]] = dshard.transpose %{{.*}}permutation = array<i64: 0, 1, 3, 2>}
+// CHECK: %[[P:.*]] = dshard.reshape %{{.*}} -> tensor<2x5xi1>
+// CHECK-NEXT: dshard.attention %arg0, %[[K]], %arg2, %[[P]] {part = #dshard.part<forward>, path = "attn", scale = 2.500000e-01 : f64}
+// CHECK-NEXT: return
+func.func @traced(%q: tensor<2x4x5x8xf64>, %k: tensor<2x5x4x8xf64>, %v: tensor<2x4x5x8xf64>, %keep: tensor<2x5xi1> {dshard.name = "keep"}) -> tensor<2x4x5x8xf64> {
+  %c = dshard.constant dense<0.5> : tensor<f64>
+  %zero = dshard.constant dense<0.0> : tensor<f64>
+  %away = dshard.constant dense<0xFFF0000000000000> : tensor<f64>
+  %five = dshard.constant dense<5> : tensor<1xi64>
+  %batch = dshard.iota {dim = 0, path = "attn", part = #dshard.part<forward>} : () -> tensor<2x1x1x1xi64>
+  %column = dshard.iota {dim = 3, path = "attn", part = #dshard.part<forward>} : () -> tensor<1x1x1x5xi64>
+  %start = dshard.mul %batch, %five {path = "attn", part = #dshard.part<forward>} : (tensor<2x1x1x1xi64>, tensor<1xi64>) -> tensor<2x1x1x1xi64>
+  %index = dshard.add %column, %start {path = "attn", part = #dshard.part<forward>} : (tensor<1x1x1x5xi64>, tensor<2x1x1x1xi64>) -> tensor<2x1x1x5xi64>
+  %flat = dshard.reshape %keep {path = "attn", part = #dshard.part<forward>} : (tensor<2x5xi1>) -> tensor<10x1xi1>
+  %looked = dshard.gather %flat, %index {dim = 0, path = "attn", part = #dshard.part<forward>} : (tensor<10x1xi1>, tensor<2x1x1x5xi64>) -> tensor<2x1x1x5x1xi1>
+  %mask = dshard.reshape %looked {path = "attn", part = #dshard.part<forward>} : (tensor<2x1x1x5x1xi1>) -> tensor<2x1x1x5xi1>
+  %qs = dshard.mul %q, %c {path = "attn", part = #dshard.part<forward>} : (tensor<2x4x5x8xf64>, tensor<f64>) -> tensor<2x4x5x8xf64>
+  %kt = dshard.transpose %k {permutation = array<i64: 0, 2, 3, 1>, path = "attn", part = #dshard.part<forward>} : (tensor<2x5x4x8xf64>) -> tensor<2x4x8x5xf64>
+  %ks = dshard.mul %kt, %c {path = "attn", part = #dshard.part<forward>} : (tensor<2x4x8x5xf64>, tensor<f64>) -> tensor<2x4x8x5xf64>
+  %s = dshard.matmul %qs, %ks {path = "attn", part = #dshard.part<forward>} : (tensor<2x4x5x8xf64>, tensor<2x4x8x5xf64>) -> tensor<2x4x5x5xf64>
+  %m = dshard.select %mask, %zero, %away {path = "attn", part = #dshard.part<forward>} : (tensor<2x1x1x5xi1>, tensor<f64>, tensor<f64>) -> tensor<2x1x1x5xf64>
+  %masked = dshard.add %s, %m {path = "attn", part = #dshard.part<forward>} : (tensor<2x4x5x5xf64>, tensor<2x1x1x5xf64>) -> tensor<2x4x5x5xf64>
+  %p = dshard.softmax %masked {dim = 3, path = "attn", part = #dshard.part<forward>} : (tensor<2x4x5x5xf64>) -> tensor<2x4x5x5xf64>
+  %nan = dshard.is_nan %p {path = "attn", part = #dshard.part<forward>} : (tensor<2x4x5x5xf64>) -> tensor<2x4x5x5xi1>
+  %safe = dshard.select %nan, %zero, %p {path = "attn", part = #dshard.part<forward>} : (tensor<2x4x5x5xi1>, tensor<f64>, tensor<2x4x5x5xf64>) -> tensor<2x4x5x5xf64>
+  %r = dshard.matmul %safe, %v {path = "attn", part = #dshard.part<forward>} : (tensor<2x4x5x5xf64>, tensor<2x4x5x8xf64>) -> tensor<2x4x5x8xf64>
   return %r : tensor<2x4x5x8xf64>
 }
