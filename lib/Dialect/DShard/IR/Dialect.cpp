@@ -136,9 +136,16 @@ DShardDialect::verifyOperationAttribute(Operation *op,
       return op->emitError() << name << " belongs to a function";
     return expect<UnitAttr>(op, attribute, "a unit");
   }
-  return op->emitError() << "unknown attribute " << name
-                         << " on an op; known are dshard.mesh, dshard.model, dshard.phase, "
-                            "dshard.shardings, dshard.origin, dshard.spmd";
+  if (name ==
+      "dshard.call") { // Transforms/Local/Calls.h; layers below know no more
+    if (!isa<FusedOp>(op))
+      return op->emitError() << name << " belongs to a dshard.fused";
+    return expect<StringAttr>(op, attribute, "the name of a library call");
+  }
+  return op->emitError()
+         << "unknown attribute " << name
+         << " on an op; known are dshard.mesh, dshard.model, dshard.phase, "
+            "dshard.shardings, dshard.origin, dshard.spmd, dshard.call";
 }
 
 /// What arguments and results of functions have in common. `type` is the local
@@ -166,8 +173,7 @@ static LogicalResult verifyValueAttribute(Operation *op, Type type,
     MeshAttr mesh = getMesh(op);
     auto role = siblings.getAs<RoleAttr>(roleAttrName);
     if (!global && role && role.getValue() == Role::param)
-      return verifyShardingBeforePadding(sharding, globalType, mesh,
-                                         what.str(),
+      return verifyShardingBeforePadding(sharding, globalType, mesh, what.str(),
                                          [&] { return op->emitError(); });
     if (failed(sharding.verifyFor(globalType, mesh, what.str(),
                                   [&] { return op->emitError(); })))
