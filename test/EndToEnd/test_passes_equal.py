@@ -86,8 +86,9 @@ def test_a_wrong_collective_is_seen(name, filled, tmp_path):
     imported, _, phases = compile_with_dumps(name, 2, filled, tmp_path)
     local = next(p for p in phases if p.stem.endswith("local"))
     text = local.read_text()
-    assert "dshard.all_reduce sum" in text
-    local.write_text(text.replace("dshard.all_reduce sum", "dshard.all_reduce max", 1))
+    wrong, count = re.subn(r"(dshard\.all_reduce\s+)sum", r"\1max", text, count=1)
+    assert count == 1
+    local.write_text(wrong)
     done = tools.start(
         "dshard-interpret", imported, "--against", local, *inputs(name, tmp_path), "--weights", filled(name).parent
     )
