@@ -107,6 +107,8 @@ struct DumpPasses : PassInstrumentation {
       : folder(std::move(folder)), count(count) {}
   void runAfterPass(Pass *pass, Operation *op) override {
     auto module = dyn_cast<ModuleOp>(op);
+    if (!module)
+      module = op->getParentOfType<ModuleOp>();
     if (module && !pass->getArgument().empty())
       (void)writeModule(
           module, folder,

@@ -116,7 +116,8 @@ std::string mlir::dshard::getPhasePipeline(Phase phase,
   //===--------------------------------------------------------------------===//
   case Phase::schedule:
     passes = {
-        "dshard-form-kernels", "dshard-schedule",
+        "dshard-form-kernels",    // one region, one kernel or call
+        "dshard-schedule",        //
         "dshard-verify-schedule", // gate
     };
     break;

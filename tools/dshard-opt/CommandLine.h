@@ -8,18 +8,19 @@ namespace dshard::tool {
 
 struct CommandLine {
   mlir::dshard::CompileOptions compile;
-  std::string output;      ///< empty: standard output for IR, MODEL.dsplan for a plan
-  bool emitPlan = true;    ///< else MLIR
+  std::string
+      output; ///< empty: standard output for IR, MODEL.dsplan for a plan
+  bool emitPlan = true; ///< else MLIR
   bool explain = false;
   bool remarks = true;
 };
 
 enum class Parsed {
-  compile,    ///< the command line is a compilation
-  passes,     ///< no .onnx and no --to/--from: hand everything to MlirOptMain
-  help,       ///< asked for
-  badUsage,   ///< said why on standard error: exit status 2
-  badValue,   ///< said why on standard error: exit status 1
+  compile,  ///< the command line is a compilation
+  passes,   ///< no .onnx and no --to/--from: hand everything to MlirOptMain
+  help,     ///< asked for
+  badUsage, ///< said why on standard error: exit status 2
+  badValue, ///< said why on standard error: exit status 1
 };
 
 Parsed parseCommandLine(int argc, char **argv, CommandLine &commandLine);

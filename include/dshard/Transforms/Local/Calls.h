@@ -18,8 +18,6 @@
 
 namespace mlir::dshard {
 
-inline constexpr llvm::StringLiteral callAttrName = "dshard.call";
-
 /// Element strides of `shape` over the contiguous tensor `root`.
 struct StridedView {
   Value root;

@@ -136,11 +136,15 @@ DShardDialect::verifyOperationAttribute(Operation *op,
       return op->emitError() << name << " belongs to a function";
     return expect<UnitAttr>(op, attribute, "a unit");
   }
-  if (name ==
-      "dshard.call") { // Transforms/Local/Calls.h; layers below know no more
-    if (!isa<FusedOp>(op))
-      return op->emitError() << name << " belongs to a dshard.fused";
-    return expect<StringAttr>(op, attribute, "the name of a library call");
+  if (name == callAttrName) {
+    auto call = dyn_cast<StringAttr>(attribute.getValue());
+    if (!isa<FusedOp>(op) || !call ||
+        (call.getValue() != "matmul" && call.getValue() != "attention"))
+      return op->emitError()
+             << name << " is " << attribute.getValue()
+             << "; it belongs to a dshard.fused and is \"matmul\" or "
+                "\"attention\"";
+    return success();
   }
   return op->emitError()
          << "unknown attribute " << name

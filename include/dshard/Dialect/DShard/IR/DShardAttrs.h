@@ -30,6 +30,7 @@ inline constexpr llvm::StringLiteral nameAttrName = "dshard.name";
 inline constexpr llvm::StringLiteral dimNamesAttrName = "dshard.dim_names";
 inline constexpr llvm::StringLiteral originAttrName = "dshard.origin";
 inline constexpr llvm::StringLiteral spmdAttrName = "dshard.spmd";
+inline constexpr llvm::StringLiteral callAttrName = "dshard.call";
 
 /// Sub-axes that continue each other become one: tp:(1)2, tp:(2)2 is tp:(1)4.
 SmallVector<AxisRefAttr> mergeAdjacentAxes(ArrayRef<AxisRefAttr> axes);

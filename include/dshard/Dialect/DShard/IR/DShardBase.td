@@ -28,6 +28,7 @@ def DShard_Dialect : Dialect {
       `dshard.state`, `dshard.name`, `dshard.dim_names`, `dshard.origin` on
       arguments and results of functions.
     - `dshard.spmd` (unit) on a function of the local phase.
+    - `dshard.call` on a `dshard.fused` that is one library call: "matmul" or "attention".
   }];
   let useDefaultAttributePrinterParser = 1;
   let hasConstantMaterializer = 1;
