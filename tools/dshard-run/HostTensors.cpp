@@ -52,10 +52,13 @@ static void draw(HostTensor &tensor, uint64_t seed) {
     return;
   }
   bool ids = plan::isInteger(tensor.type) && tensor.port->has_range();
-  int64_t low = tensor.port->range_min();
-  uint64_t values = std::min<uint64_t>(
-      static_cast<uint64_t>(tensor.port->range_max()) - low + 1,
-      uint64_t{1} << 32);
+  // Negative ids count from the end, where they are allowed; none are drawn.
+  int64_t low = tensor.port->range_min(), high = tensor.port->range_max();
+  if (high >= 0)
+    low = std::max<int64_t>(0, low);
+  uint64_t values = std::min<uint64_t>(static_cast<uint64_t>(high) -
+                                           static_cast<uint64_t>(low) + 1,
+                                       uint64_t{1} << 32);
   for (int64_t i = 0; i < count; ++i) {
     double value = plan::isFloat(tensor.type) ? random.symmetric(i)
                    : ids ? double(random.integer(i, low, values))
