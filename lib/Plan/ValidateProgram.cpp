@@ -277,6 +277,8 @@ Status Validator::instruction(const Program &program, const ProgramView &view,
     for (uint32_t at = layout->useBegin[which];
          at < layout->useBegin[which + 1]; ++at) {
       const BufferUse &use = uses[at];
+      if (use.buffer() == absentBuffer && useInfo.optional)
+        continue;
       std::string useName = full + ": '" + useInfo.name + "'";
       if (use.access() > Access::MAX ||
           (use.access() == Access::read) == useInfo.written)
@@ -290,8 +292,6 @@ Status Validator::instruction(const Program &program, const ProgramView &view,
                              useName + ": slot");
             !s)
           return s;
-      if (use.buffer() == absentBuffer && useInfo.optional)
-        continue;
       if (Status s =
               inside(use.buffer(), view.buffers.size(), useName + ": buffer");
           !s)
