@@ -58,7 +58,9 @@ def run(tool, *arguments, **options):
     done = start(tool, *arguments, **options)
     if done.status != 0:
         text = " ".join([tool] + [str(a) for a in arguments])
-        raise CommandFailed(f"{text}\nexit status {done.status}\n{done.stderr}")
+        # A compiler's note may hold a whole program.
+        said = "\n".join(line[:1000] for line in done.stderr.splitlines()[:12])
+        raise CommandFailed(f"{text}\nexit status {done.status}\n{said}")
     return done
 
 
