@@ -40,8 +40,8 @@ inline Array randomArray(plan::DataType type, int64_t count, uint32_t seed,
 
 /// Relative rounding error of one store.
 inline double epsilon(plan::DataType type) {
-  return type == plan::DataType::bf16  ? 1.0 / 128
-         : type == plan::DataType::f16 ? 1.0 / 1024
+  return type == plan::DataType::bf16  ? 1.0 / 255
+         : type == plan::DataType::f16 ? 1.0 / 2040
                                        : 2e-6;
 }
 
