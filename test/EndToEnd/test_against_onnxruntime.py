@@ -90,7 +90,8 @@ def widened_model(name):
     return wide.SerializeToString()
 
 
-# The tolerances of 16-bit models; onnxruntime's own CPU coverage of bf16 is thin.
+# A bound is relative to the largest logit, as in fp32; the mean is much smaller. For scale: PyTorch's own
+# bf16 run of this model is up to 0.041 from its fp64 run, 0.0058 in the root mean square.
 @pytest.mark.parametrize("mesh", ["", "tp=2", "tp=4"])
 @pytest.mark.parametrize("kind,bound", [("bf16", 2.5e-2), ("fp16", 5e-3)])
 def test_llama_small_16_bit(mesh, kind, bound, filled, tmp_path):
@@ -104,9 +105,8 @@ def test_llama_small_16_bit(mesh, kind, bound, filled, tmp_path):
     if kind == "bf16" and ours.dtype != np.float32:
         # numpy has no bfloat16: the file holds its bits, as a 2-byte type.
         ours = (ours.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    ours = ours.astype(np.float64)
-    assert np.isfinite(ours).all()
-    assert (np.abs(ours - theirs) <= bound + bound * np.abs(theirs)).all(), np.abs(ours - theirs).max()
+    assert tools.largest_difference(ours, theirs) <= bound * max(1, np.abs(theirs).max())
+    assert np.sqrt(np.mean((ours.astype(np.float64) - theirs) ** 2)) <= bound / 2.5
 
 
 @pytest.mark.parametrize("mesh", ["", "tp=2", "tp=4"])
@@ -121,6 +121,9 @@ def test_runs_are_bitwise_equal(mesh, filled, tmp_path):
 
 
 def test_compiling_twice_writes_the_same_plan(filled, tmp_path):
-    for name in ("a", "b"):
-        tools.compile_plan(filled("llama-small"), tmp_path / name, "tp=2", {"batch": 2, "seq": 16})
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    plans = []
+    for _ in range(2):
+        plan = tmp_path / "llama.dsplan"  # the plan records the command line
+        tools.compile_plan(filled("llama-small"), plan, "tp=2", {"batch": 2, "seq": 16})
+        plans.append(plan.read_bytes())
+    assert plans[0] == plans[1]
