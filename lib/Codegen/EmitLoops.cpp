@@ -270,12 +270,19 @@ Value Emitter::materializeConstant(ConstantOp op) {
     for (const APInt &value : elements.getValues<APInt>())
       append(value);
   auto type = LLVM::LLVMArrayType::get(b.getI8Type(), bytes.size());
+  StringAttr data = b.getStringAttr(bytes);
   OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPointToStart(module.getBody());
-  auto global = LLVM::GlobalOp::create(
-      b, loc, type, /*isConstant=*/true, LLVM::Linkage::Internal,
-      name + "_data" + std::to_string(pointers.size()), b.getStringAttr(bytes),
-      /*alignment=*/64);
+  LLVM::GlobalOp global;
+  for (auto other : module.getOps<LLVM::GlobalOp>())
+    if (other.getValueAttr() == data) // tables that several kernels read
+      global = other;
+  if (!global) {
+    b.setInsertionPointToStart(module.getBody());
+    global = LLVM::GlobalOp::create(
+        b, loc, type, /*isConstant=*/true, LLVM::Linkage::Internal,
+        name + "_data" + std::to_string(pointers.size()), data,
+        /*alignment=*/64);
+  }
   b.setInsertionPointToStart(&function.getBody().front());
   return LLVM::AddressOfOp::create(b, loc, global);
 }

@@ -25,9 +25,9 @@ namespace {
 
 /// Bytes that one or more values share: reshapes, work in place.
 struct Storage {
-  Value buffer;      ///< plan.buffer; null until the program is built
+  Value buffer;          ///< plan.buffer; null until the program is built
   int64_t lifetime = -1; ///< index into `lifetimes`; -1: a state
-  bool keep = false; ///< inputs and outputs: never overwritten
+  bool keep = false;     ///< inputs and outputs: never overwritten
 };
 
 class Converter {
@@ -45,8 +45,8 @@ private:
   int stateStorage(OpOperand &use);
   /// The buffer that an operand reads.
   Value read(OpOperand &use);
-  /// The buffer that a result is written to: new, or that of `reuse`, an operand
-  /// of the same type that dies here.
+  /// The buffer that a result is written to: new, or that of `reuse`, an
+  /// operand of the same type that dies here.
   Value write(Value result, OpOperand *reuse = nullptr);
   bool diesHere(OpOperand &use);
   std::string nameOf(Value value);
@@ -186,8 +186,7 @@ bool Converter::diesHere(OpOperand &use) {
 }
 
 Value Converter::write(Value result, OpOperand *reuse) {
-  if (reuse && reuse->get().getType() == result.getType() &&
-      diesHere(*reuse)) {
+  if (reuse && reuse->get().getType() == result.getType() && diesHere(*reuse)) {
     int index = storage.lookup(reuse->get());
     storage[result] = index;
     lifetimes[storages[index].lifetime].end = position;
@@ -215,16 +214,17 @@ static std::string kernelKey(FusedOp op) {
   });
   std::string key;
   llvm::raw_string_ostream stream(key);
-  // Operands may have any name outside.
-  for (Type type : op->getOperandTypes())
-    stream << type << ",";
-  (*copy)->getRegion(0).front().print(stream);
+  // Large constants by identity (attributes are unique) instead of their text.
+  (*copy)->walk([&](ConstantOp constant) {
+    stream << constant.getValue().getAsOpaquePointer() << ",";
+  });
+  (*copy)->print(stream,
+                 OpPrintingFlags().elideLargeElementsAttrs(4).useLocalScope());
   return key;
 }
 
 FailureOr<int64_t> Converter::kernelOf(FusedOp op) {
-  auto [it, isNew] =
-      kernelIndex.try_emplace(kernelKey(op), kernelList.size());
+  auto [it, isNew] = kernelIndex.try_emplace(kernelKey(op), kernelList.size());
   if (!isNew)
     return it->second;
   std::string name = "k" + std::to_string(kernelList.size());
@@ -260,8 +260,7 @@ static bool isInPlaceSafe(FusedOp op, BlockArgument argument) {
   SmallVector<Value> work = {argument};
   llvm::SmallPtrSet<Operation *, 16> seen;
   auto rowLike = [&](RankedTensorType type) {
-    return type.getRank() == typeOf(argument).getRank() &&
-           type.getRank() > 0 &&
+    return type.getRank() == typeOf(argument).getRank() && type.getRank() > 0 &&
            type.getShape().drop_back() ==
                typeOf(argument).getShape().drop_back();
   };
@@ -320,8 +319,8 @@ LogicalResult Converter::convertLaunch(FusedOp op) {
           !weights.isParameter(operand.get()) && diesHere(operand) &&
           llvm::count(inputs, storages[storage.lookup(operand.get())].buffer) ==
               1 &&
-          isInPlaceSafe(op, op.getBody().getArgument(
-                                operand.getOperandNumber())))
+          isInPlaceSafe(op,
+                        op.getBody().getArgument(operand.getOperandNumber())))
         reuse = &operand;
     if (reuse)
       taken.insert(reuse);
@@ -347,7 +346,8 @@ LogicalResult Converter::convertMatMul(FusedOp op) {
     return argument ? &op->getOpOperand(argument.getArgNumber()) : nullptr;
   };
   OpOperand *lhs = operandOf(call->lhs.root), *rhs = operandOf(call->rhs.root);
-  OpOperand *bias = operandOf(call->bias), *residual = operandOf(call->residual);
+  OpOperand *bias = operandOf(call->bias),
+            *residual = operandOf(call->residual);
   if (!lhs || !rhs || (call->bias && !bias) || (call->residual && !residual))
     return op.emitError("has an operand that is not a buffer");
   bool packed = false;
@@ -365,26 +365,26 @@ LogicalResult Converter::convertMatMul(FusedOp op) {
   SmallVector<Value> lhsBuffer = one(lhs), rhsBuffer = one(rhs),
                      biasBuffer = one(bias), residualBuffer = one(residual);
   // The residual's bytes may become the result's, if nothing else reads them.
-  bool shared = residual && (lhsBuffer == residualBuffer ||
-                             rhsBuffer == residualBuffer ||
-                             biasBuffer == residualBuffer);
+  bool shared =
+      residual && (lhsBuffer == residualBuffer || rhsBuffer == residualBuffer ||
+                   biasBuffer == residualBuffer);
   Value out = write(op.getResult(0), shared ? nullptr : residual);
   int64_t area = call->m * call->n;
   static const ::dshard::plan::Activation activations[] = {
       ::dshard::plan::Activation::none, ::dshard::plan::Activation::relu,
       ::dshard::plan::Activation::geluErf, ::dshard::plan::Activation::geluTanh,
       ::dshard::plan::Activation::silu};
-  instruction(
-      op, InstructionKind::MATMUL,
-      {lhsBuffer, rhsBuffer, biasBuffer, residualBuffer, {out}},
-      {literal(call->batch), literal(call->m), literal(call->n),
-       literal(call->k), literal(call->lda), literal(call->ldb),
-       literal(call->n), literal(residual ? call->n : 0),
-       literal(call->strideLhs), literal(call->strideRhs), literal(area),
-       literal(residual ? area : 0), literal(call->transposeLhs),
-       literal(call->transposeRhs), literal(packed),
-       literal(static_cast<int64_t>(
-           activations[static_cast<int>(call->activation)]))});
+  instruction(op, InstructionKind::MATMUL,
+              {lhsBuffer, rhsBuffer, biasBuffer, residualBuffer, {out}},
+              {literal(call->batch), literal(call->m), literal(call->n),
+               literal(call->k), literal(call->lda), literal(call->ldb),
+               literal(call->n), literal(residual ? call->n : 0),
+               literal(call->strideLhs), literal(call->strideRhs),
+               literal(area), literal(residual ? area : 0),
+               literal(call->transposeLhs), literal(call->transposeRhs),
+               literal(packed),
+               literal(static_cast<int64_t>(
+                   activations[static_cast<int>(call->activation)]))});
   threadScratch =
       std::max<uint64_t>(threadScratch, ::dshard::cpu::gemmScratchBytes());
   return success();
@@ -442,8 +442,7 @@ LogicalResult Converter::convertAttention(FusedOp op) {
   values.push_back(literal(attention.getWindow()));
   values.push_back(plan.real(attention.getScale().convertToDouble()));
   values.push_back(plan.real(attention.getSoftcap().convertToDouble()));
-  values.push_back(
-      literal(attention.getFullyMasked() == FullyMasked::uniform));
+  values.push_back(literal(attention.getFullyMasked() == FullyMasked::uniform));
   instruction(op, InstructionKind::ATTENTION,
               {{query}, {key}, {value}, mask, out, logSum}, values);
   threadScratch = std::max<uint64_t>(
@@ -487,8 +486,7 @@ LogicalResult Converter::convertCollective(Operation *op) {
     ins.push_back(read(operand));
   bool inPlace = isa<AllReduceOp>(op);
   for (auto [number, result] : llvm::enumerate(op->getResults())) {
-    OpOperand *operand =
-        inPlace ? &op->getOpOperand(number) : nullptr;
+    OpOperand *operand = inPlace ? &op->getOpOperand(number) : nullptr;
     if (operand && llvm::count(ins, ins[number]) != 1)
       operand = nullptr;
     outs.push_back(write(result, operand));
@@ -508,13 +506,14 @@ LogicalResult Converter::convertCollective(Operation *op) {
     }
     return literal(static_cast<int>(::dshard::plan::ReductionKind::product));
   };
-  auto around = [&](SmallVectorImpl<Attribute> &values, ArrayRef<int64_t> dims) {
+  auto around = [&](SmallVectorImpl<Attribute> &values,
+                    ArrayRef<int64_t> dims) {
     for (bool isInner : {false, true})
       for (auto [number, dim] : llvm::enumerate(dims)) {
         ArrayRef<int64_t> shape = typeOf(op->getOperand(number)).getShape();
         int64_t size = 1;
-        for (int64_t d : isInner ? shape.drop_front(dim + 1)
-                                 : shape.take_front(dim))
+        for (int64_t d :
+             isInner ? shape.drop_front(dim + 1) : shape.take_front(dim))
           size *= d;
         values.push_back(literal(size));
       }
@@ -589,8 +588,7 @@ LogicalResult Converter::convert(Operation *op) {
   if (auto index = dyn_cast<RankIndexOp>(op)) {
     SmallVector<AxisRefAttr> axes(index.getAxes().getAsRange<AxisRefAttr>());
     Attribute bits = plan.rankValue([&](int64_t rank) {
-      auto value =
-          static_cast<double>(plan.getMesh().getIndexIn(rank, axes));
+      auto value = static_cast<double>(plan.getMesh().getIndexIn(rank, axes));
       int64_t number;
       std::memcpy(&number, &value, sizeof(number));
       return number;
@@ -645,13 +643,30 @@ LogicalResult Converter::addOutputs(func::ReturnOp op) {
   return success();
 }
 
+/// `value`, with negative indices counted from the end: select(value < 0,
+/// value + size, value); null if `user` is no part of that.
+static Value wrappedIndex(Value value, Operation *user) {
+  auto select = dyn_cast<SelectOp>(user);
+  if (!select || select.getFalseValue() != value)
+    return Value();
+  auto add = select.getTrueValue().getDefiningOp<AddOp>();
+  auto compare = select.getCondition().getDefiningOp<CompareOp>();
+  bool matches = add && add.getLhs() == value && compare &&
+                 compare.getLhs() == value &&
+                 compare.getPredicate() == ComparePredicate::lt;
+  return matches ? select.getResult() : Value();
+}
+
 /// Indices of look-ups must lie inside what they index.
 void Converter::findRange(Value argument, int64_t &low, int64_t &high,
                           bool &found) {
   for (OpOperand &use : argument.getUses()) {
     Operation *owner = use.getOwner();
-    if (isa<ReshapeOp, TransposeOp>(owner)) {
-      findRange(owner->getResult(0), low, high, found);
+    if (isa<ReshapeOp, TransposeOp, CastOp>(owner)) {
+      Value result = owner->getResult(0);
+      if (isa<IntegerType>(typeOf(result).getElementType()) &&
+          typeOf(result).getElementType().getIntOrFloatBitWidth() >= 32)
+        findRange(result, low, high, found);
       continue;
     }
     if (auto fused = dyn_cast<FusedOp>(owner)) {
@@ -659,23 +674,35 @@ void Converter::findRange(Value argument, int64_t &low, int64_t &high,
                 found);
       continue;
     }
+    if (Value wrapped = wrappedIndex(argument, owner)) {
+      findRange(wrapped, low, high, found);
+      continue;
+    }
     auto gather = dyn_cast<GatherOp>(owner);
     if (!gather || use.getOperandNumber() != 1)
       continue;
     int64_t size = typeOf(gather.getInput()).getDimSize(gather.getDim());
+    int64_t least = gather.getOffset() ? 0 : -size;
     // A sharded or padded table: as the model's file has it.
     auto fused = dyn_cast<FusedOp>(gather->getParentOp());
     auto table = dyn_cast<BlockArgument>(gather.getInput());
-    if (fused && table) {
-      auto outer =
-          dyn_cast<BlockArgument>(fused->getOperand(table.getArgNumber()));
-      if (outer && outer.getOwner()->getParentOp() == function)
-        if (auto weight = function.getArgAttrOfType<WeightAttr>(
-                outer.getArgNumber(), weightAttrName))
-          if (!weight.getTransposed())
-            size = weight.getType().getDimSize(gather.getDim());
+    auto outer =
+        fused && table
+            ? dyn_cast<BlockArgument>(fused->getOperand(table.getArgNumber()))
+            : BlockArgument();
+    if (outer && outer.getOwner()->getParentOp() == function) {
+      unsigned number = outer.getArgNumber();
+      auto weight =
+          function.getArgAttrOfType<WeightAttr>(number, weightAttrName);
+      auto global = function.getArgAttrOfType<TypeAttr>(number, globalAttrName);
+      if (weight && !weight.getTransposed()) {
+        size = weight.getType().getDimSize(gather.getDim());
+        // Counting from the end of padding would be wrong.
+        bool padded = global && cast<RankedTensorType>(global.getValue())
+                                        .getDimSize(gather.getDim()) != size;
+        least = padded ? 0 : -size;
+      }
     }
-    int64_t least = gather.getOffset() ? 0 : -size;
     low = found ? std::max(low, least) : least;
     high = found ? std::min(high, size - 1) : size - 1;
     found = true;
@@ -688,8 +715,8 @@ void Converter::addPorts(int64_t programIndex) {
     bufferIndex.try_emplace(buffer, bufferIndex.size());
   auto entry = plan::EntryOp::create(plan.b, function.getLoc(),
                                      function.getName(), programIndex);
-  OpBuilder ports = OpBuilder::atBlockEnd(
-      plan.b.createBlock(&entry.getPorts()));
+  OpBuilder ports =
+      OpBuilder::atBlockEnd(plan.b.createBlock(&entry.getPorts()));
   plan.b.setInsertionPointAfter(entry);
   auto namesOf = [](DictionaryAttr attributes) {
     return attributes ? attributes.getAs<ArrayAttr>(dimNamesAttrName)
@@ -700,8 +727,8 @@ void Converter::addPorts(int64_t programIndex) {
       continue;
     unsigned number = argument.getArgNumber();
     DictionaryAttr attributes = function.getArgAttrDict(number);
-    auto global = attributes ? attributes.getAs<TypeAttr>(globalAttrName)
-                             : TypeAttr();
+    auto global =
+        attributes ? attributes.getAs<TypeAttr>(globalAttrName) : TypeAttr();
     if (!global)
       global = TypeAttr::get(argument.getType());
     int64_t low = 0, high = 0;
@@ -720,10 +747,10 @@ void Converter::addPorts(int64_t programIndex) {
   for (auto [number, buffer] : llvm::enumerate(outputBuffers)) {
     DictionaryAttr attributes = function.getResultAttrDict(number);
     Type type = function.getResultTypes()[number];
-    auto global = attributes ? attributes.getAs<TypeAttr>(globalAttrName)
-                             : TypeAttr();
-    auto name = attributes ? attributes.getAs<StringAttr>(nameAttrName)
-                           : StringAttr();
+    auto global =
+        attributes ? attributes.getAs<TypeAttr>(globalAttrName) : TypeAttr();
+    auto name =
+        attributes ? attributes.getAs<StringAttr>(nameAttrName) : StringAttr();
     plan::OutputOp::create(
         ports, function.getLoc(),
         name ? name.str() : "output" + std::to_string(number),
@@ -741,8 +768,8 @@ void Converter::addPorts(int64_t programIndex) {
 LogicalResult Converter::run() {
   kernels = ModuleOp::create(UnknownLoc::get(module.getContext()));
   for (unsigned r = 0; r < function.getNumResults(); ++r)
-    if (auto sharding = function.getResultAttrOfType<ShardingAttr>(
-            r, shardingAttrName))
+    if (auto sharding =
+            function.getResultAttrOfType<ShardingAttr>(r, shardingAttrName))
       if (sharding.isPartial())
         return function.emitError("result ") << r << " is still partial";
   if (failed(weights.addStates()) || failed(weights.buildLoad()))
@@ -777,8 +804,8 @@ LogicalResult Converter::run() {
   for (auto [buffer, lifetime] : llvm::zip_equal(lifetimeBuffers, lifetimes))
     buffer.setOffset(lifetime.offset);
   program.setArenaSize(arena);
-  program.setThreadScratch(::dshard::plan::alignTo(
-      threadScratch, ::dshard::plan::bufferAlignment));
+  program.setThreadScratch(
+      ::dshard::plan::alignTo(threadScratch, ::dshard::plan::bufferAlignment));
   plan.b.setInsertionPointToEnd(module.getBody());
   if (failed(addKernels()))
     return failure();

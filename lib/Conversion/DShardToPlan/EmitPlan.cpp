@@ -1,7 +1,7 @@
 //===- EmitPlan.cpp - Plan IR to a file -----------------------------------===//
 
-#include "dshard/Conversion/DShardToPlan/DShardToPlan.h"
 #include "PlanContext.h"
+#include "dshard/Conversion/DShardToPlan/DShardToPlan.h"
 #include "dshard/Plan/PlanBuilder.h"
 #include "dshard/Plan/PlanReader.h"
 #include "dshard/Plan/PlanVerifier.h"
@@ -146,8 +146,7 @@ LogicalResult Emitter::emitTables() {
       tables.push_back(builder.addTable(axes, table.getValues().vec()));
     } else if (auto file = dyn_cast<plan::FileOp>(op)) {
       files.push_back(builder.addFile(
-          view(file.getPath()),
-          file.getSizeAttr().getValue().getZExtValue()));
+          view(file.getPath()), file.getSizeAttr().getValue().getZExtValue()));
     } else if (auto source = dyn_cast<plan::SourceOp>(op)) {
       WeightAttr weight = source.getWeight();
       fb::WeightSourceT entry;
@@ -274,8 +273,7 @@ LogicalResult Emitter::emitBlock(Block &block, uint32_t into) {
     std::vector<fb::Value> values;
     for (auto [number, value] :
          llvm::enumerate(op.getAttrOfType<ArrayAttr>("values")))
-      values.push_back(
-          valueOf(value, info->isCollective() && number == 0));
+      values.push_back(valueOf(value, info->isCollective() && number == 0));
     if (info->kind == fb::InstructionKind::LAUNCH)
       values[0] = fb::literal(kernels[values[0].value()]);
     if (info->kind == fb::InstructionKind::LOAD_SLICE)
@@ -304,8 +302,7 @@ LogicalResult Emitter::emitProgram(plan::ProgramOp op) {
   return success();
 }
 
-template <typename Port>
-static void fillPort(Port port, fb::PortSpec &spec) {
+template <typename Port> static void fillPort(Port port, fb::PortSpec &spec) {
   spec.name = view(port.getName());
   spec.buffer = static_cast<uint32_t>(port.getBuffer());
   auto global = cast<RankedTensorType>(port.getGlobal());

@@ -28,9 +28,10 @@ int64_t mlir::dshard::layOut(std::vector<Lifetime> &lifetimes) {
     for (size_t other : placed)
       if (lifetimes[other].begin <= lifetime.end &&
           lifetime.begin <= lifetimes[other].end)
-        taken.push_back({lifetimes[other].offset,
-                         lifetimes[other].offset +
-                             align(std::max<int64_t>(lifetimes[other].size, 1))});
+        taken.push_back(
+            {lifetimes[other].offset,
+             lifetimes[other].offset +
+                 align(std::max<int64_t>(lifetimes[other].size, 1))});
     llvm::sort(taken);
     int64_t at = 0, best = -1, bestGap = std::numeric_limits<int64_t>::max();
     for (auto [begin, end] : taken) {

@@ -19,9 +19,8 @@ static ::dshard::plan::DataType gemmType(Type type) {
 /// How a use of a parameter can read a packed operand, if it can.
 static std::optional<PackedForm> packedForm(OpOperand &use) {
   auto fused = dyn_cast<FusedOp>(use.getOwner());
-  if (!fused ||
-      fused->getAttr(callAttrName) !=
-          StringAttr::get(fused.getContext(), "matmul"))
+  if (!fused || fused->getAttr(callAttrName) !=
+                    StringAttr::get(fused.getContext(), "matmul"))
     return std::nullopt;
   Block &body = fused.getBody().front();
   Value inside = body.getArgument(use.getOperandNumber());
@@ -33,32 +32,30 @@ static std::optional<PackedForm> packedForm(OpOperand &use) {
     return std::nullopt;
   ArrayRef<int64_t> shape = local.getShape();
   PackedForm form{call->k, call->n, call->transposeRhs};
-  bool suits = form.transposed
-                   ? shape[0] == form.n && shape[1] == form.k &&
-                         (call->ldb == form.k || form.n == 1)
-                   : shape[0] == form.k && shape[1] == form.n &&
-                         (call->ldb == form.n || form.k == 1);
+  bool suits = form.transposed ? shape[0] == form.n && shape[1] == form.k &&
+                                     (call->ldb == form.k || form.n == 1)
+                               : shape[0] == form.k && shape[1] == form.n &&
+                                     (call->ldb == form.n || form.k == 1);
   return suits ? std::optional(form) : std::nullopt;
 }
 
 bool Weights::isParameter(Value value) const {
   auto argument = dyn_cast<BlockArgument>(value);
-  return argument && func::FuncOp(function).getArgAttr(
-                         argument.getArgNumber(), weightAttrName);
+  return argument && func::FuncOp(function).getArgAttr(argument.getArgNumber(),
+                                                       weightAttrName);
 }
 
 LogicalResult Weights::addStates() {
   for (BlockArgument argument : function.getArguments()) {
     unsigned number = argument.getArgNumber();
-    auto weight =
-        function.getArgAttrOfType<WeightAttr>(number, weightAttrName);
+    auto weight = function.getArgAttrOfType<WeightAttr>(number, weightAttrName);
     if (!weight || argument.use_empty())
       continue;
     auto local = cast<RankedTensorType>(argument.getType());
     auto globalAttr =
         function.getArgAttrOfType<TypeAttr>(number, globalAttrName);
-    auto global = globalAttr ? cast<RankedTensorType>(globalAttr.getValue())
-                             : local;
+    auto global =
+        globalAttr ? cast<RankedTensorType>(globalAttr.getValue()) : local;
     auto sharding =
         function.getArgAttrOfType<ShardingAttr>(number, shardingAttrName);
     if (sharding && sharding.isPartial())
@@ -140,8 +137,8 @@ LogicalResult Weights::buildOne(OpBuilder &builder, const WeightState &state) {
   origin.path = builder.getStringAttr(weight.getName().getValue());
   origin.part = PartAttr::get(builder.getContext(), Part::forward);
 
-  /// Elements [at, at + sizes) of the local tensor (local dims) into `out`, whose
-  /// dim i is local dim order[i].
+  /// Elements [at, at + sizes) of the local tensor (local dims) into `out`,
+  /// whose dim i is local dim order[i].
   auto slice = [&](Value out, ArrayRef<int64_t> at, ArrayRef<int64_t> sizes,
                    ArrayRef<int64_t> order) {
     SmallVector<Attribute> values = {plan.literal(source), plan.literal(rank)};
@@ -168,7 +165,8 @@ LogicalResult Weights::buildOne(OpBuilder &builder, const WeightState &state) {
                             values, origin);
   };
   auto stateBuffer = [&](RankedTensorType type) {
-    return createBuffer(builder, loc, state.name, state.index, state.size, type);
+    return createBuffer(builder, loc, state.name, state.index, state.size,
+                        type);
   };
   SmallVector<int64_t> zeros(rank, 0), identity(rank);
   for (int64_t d = 0; d < rank; ++d)
@@ -181,19 +179,19 @@ LogicalResult Weights::buildOne(OpBuilder &builder, const WeightState &state) {
   const PackedForm &form = state.form;
   Value out = stateBuffer(local);
   int64_t width = bytesOf(local) / std::max<int64_t>(1, local.getNumElements());
-  int64_t band = std::max<int64_t>(
-      ::dshard::cpu::gemmPanel,
-      bandBytes / (form.k * width) / ::dshard::cpu::gemmPanel *
-          ::dshard::cpu::gemmPanel);
+  int64_t band =
+      std::max<int64_t>(::dshard::cpu::gemmPanel, bandBytes / (form.k * width) /
+                                                      ::dshard::cpu::gemmPanel *
+                                                      ::dshard::cpu::gemmPanel);
   DenseMap<int64_t, Value> staging;
   for (int64_t column = 0; column < form.n; column += band) {
     int64_t count = std::min(band, form.n - column);
     Value &stage = staging[count];
     if (!stage) {
-      auto type = RankedTensorType::get({form.k, count},
-                                        local.getElementType());
-      stage = createBuffer(builder, loc, "staging", std::nullopt,
-                           bytesOf(type), type);
+      auto type =
+          RankedTensorType::get({form.k, count}, local.getElementType());
+      stage = createBuffer(builder, loc, "staging", std::nullopt, bytesOf(type),
+                           type);
     }
     if (form.transposed)
       slice(stage, {column, 0}, {count, form.k}, {1, 0});
@@ -210,8 +208,8 @@ LogicalResult Weights::buildOne(OpBuilder &builder, const WeightState &state) {
 
 LogicalResult Weights::buildLoad() {
   int64_t arena = 0;
-  auto program = plan::ProgramOp::create(plan.b, function.getLoc(), "load", 0,
-                                         0, 0);
+  auto program =
+      plan::ProgramOp::create(plan.b, function.getLoc(), "load", 0, 0, 0);
   Block *body = plan.b.createBlock(&program.getBody());
   OpBuilder builder = OpBuilder::atBlockEnd(body);
   plan.b.setInsertionPoint(program); // sources and tables come before
@@ -221,8 +219,8 @@ LogicalResult Weights::buildLoad() {
   for (auto buffer : body->getOps<plan::BufferOp>())
     if (!buffer.getState())
       arena = std::max<int64_t>(arena, buffer.getSize());
-  program.setArenaSize(::dshard::plan::alignTo(
-      arena, ::dshard::plan::bufferAlignment));
+  program.setArenaSize(
+      ::dshard::plan::alignTo(arena, ::dshard::plan::bufferAlignment));
   plan.b.setInsertionPointAfter(program);
   return success();
 }

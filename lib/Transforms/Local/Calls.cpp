@@ -274,7 +274,8 @@ void mlir::dshard::matchEpilogue(MatMulCall &call,
 //===----------------------------------------------------------------------===//
 
 FailureOr<AttentionCall>
-mlir::dshard::matchAttention(AttentionOp op, SmallVectorImpl<Operation *> *ops) {
+mlir::dshard::matchAttention(AttentionOp op,
+                             SmallVectorImpl<Operation *> *ops) {
   Type element = elementOf(op.getQuery());
   if (!isCallType(element) || elementOf(op.getKey()) != element ||
       elementOf(op.getValue()) != element ||
@@ -301,8 +302,7 @@ mlir::dshard::matchAttention(AttentionOp op, SmallVectorImpl<Operation *> *ops) 
   // Down through single uses; the longest chain that the call can write.
   call.result = op.getResult();
   SmallVector<Operation *> chain;
-  SmallVector<int64_t> best =
-      contiguousStrides(shapeOf(op.getResult()));
+  SmallVector<int64_t> best = contiguousStrides(shapeOf(op.getResult()));
   call.resultStrides = best;
   Value value = op.getResult();
   while (value.hasOneUse() &&

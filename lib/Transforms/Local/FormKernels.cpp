@@ -22,8 +22,9 @@ static RankedTensorType typeOf(Value value) {
 /// Moves `ops` (in program order) into one region before the last of them;
 /// `outputs` become its results. Constants that are used stay outside of calls
 /// and are copied into kernels. Ops that others still use stay as well.
-static FusedOp buildFused(ArrayRef<Operation *> ops, MutableArrayRef<Value> outputs,
-                          Operation *anchor, StringRef call = "") {
+static FusedOp buildFused(ArrayRef<Operation *> ops,
+                          MutableArrayRef<Value> outputs, Operation *anchor,
+                          StringRef call = "") {
   OpBuilder builder(ops.back());
   llvm::SetVector<Value> inputs;
   llvm::SetVector<Operation *> constants;
@@ -41,10 +42,10 @@ static FusedOp buildFused(ArrayRef<Operation *> ops, MutableArrayRef<Value> outp
   SmallVector<Type> types;
   for (Value output : outputs)
     types.push_back(output.getType());
-  auto fused = FusedOp::create(builder, anchor->getLoc(), types,
-                               inputs.getArrayRef(),
-                               anchor->getAttrOfType<StringAttr>("path"),
-                               anchor->getAttrOfType<PartAttr>("part"));
+  auto fused =
+      FusedOp::create(builder, anchor->getLoc(), types, inputs.getArrayRef(),
+                      anchor->getAttrOfType<StringAttr>("path"),
+                      anchor->getAttrOfType<PartAttr>("part"));
   if (!call.empty())
     fused->setAttr(callAttrName, builder.getStringAttr(call));
   Block *body = builder.createBlock(&fused.getBody());
@@ -71,9 +72,8 @@ static FusedOp buildFused(ArrayRef<Operation *> ops, MutableArrayRef<Value> outp
 }
 
 static void sortByPosition(SmallVectorImpl<Operation *> &ops) {
-  llvm::sort(ops, [](Operation *a, Operation *b) {
-    return a->isBeforeInBlock(b);
-  });
+  llvm::sort(ops,
+             [](Operation *a, Operation *b) { return a->isBeforeInBlock(b); });
   ops.erase(llvm::unique(ops), ops.end());
 }
 
@@ -86,8 +86,8 @@ static void formMatMul(MatMulOp op) {
   if (failed(call))
     return;
   SmallVector<Operation *> ops;
-  for (auto [view, operand] : {std::pair{&call->lhs, op.getLhs()},
-                               std::pair{&call->rhs, op.getRhs()}})
+  for (auto [view, operand] :
+       {std::pair{&call->lhs, op.getLhs()}, std::pair{&call->rhs, op.getRhs()}})
     if (view->root != operand)
       for (Value value = operand; value != view->root;
            value = value.getDefiningOp()->getOperand(0))
@@ -252,13 +252,12 @@ bool Clusters::mayJoin(Operation *op, int number, bool isOutput,
     }
     if (isa<MatMulOp>(user))
       return false;
-    accesses = std::max(accesses,
-                        accessesOf[user] * readsPerElement(user, use));
+    accesses =
+        std::max(accesses, accessesOf[user] * readsPerElement(user, use));
     RankedTensorType userType = typeOf(user->getResult(0));
-    bool sameRows =
-        user->hasTrait<Pointwise>() ? isRowOf(type, userType)
-        : foldsRows(user)           ? use.getOperandNumber() == 0
-                                    : false;
+    bool sameRows = user->hasTrait<Pointwise>() ? isRowOf(type, userType)
+                    : foldsRows(user)           ? use.getOperandNumber() == 0
+                                                : false;
     aligned &= sameRows && alignedOf[user];
   }
   if (isFold(op))
@@ -313,9 +312,8 @@ LogicalResult Clusters::run() {
       Operation *producer = reshape.getInput().getDefiningOp();
       bool fusable = producer && isKernelOp(producer) &&
                      !isa<ConstantOp, ReshapeOp>(producer);
-      bool used = llvm::any_of(op.getUsers(), [&](Operation *user) {
-        return isMember(user);
-      });
+      bool used = llvm::any_of(op.getUsers(),
+                               [&](Operation *user) { return isMember(user); });
       if (!fusable || !used)
         continue;
     }
@@ -329,9 +327,8 @@ LogicalResult Clusters::run() {
                                               group.ops.end());
     SmallVector<Value> outputs;
     for (Operation *op : group.ops)
-      if (llvm::any_of(op->getUsers(), [&](Operation *user) {
-            return !inside.count(user);
-          }))
+      if (llvm::any_of(op->getUsers(),
+                       [&](Operation *user) { return !inside.count(user); }))
         outputs.push_back(op->getResult(0));
     if (outputs.empty())
       continue; // dead; removed below
@@ -417,15 +414,16 @@ static LogicalResult formInBlock(Block &block) {
 namespace {
 struct FormKernels : mlir::dshard::impl::FormKernelsPassBase<FormKernels> {
   void runOnOperation() override {
-    func::FuncOp function = getOperation();
-    if (function.isDeclaration())
-      return;
-    if (!function.getBody().hasOneBlock()) {
-      function.emitError("has more than one block");
-      return signalPassFailure();
+    for (auto function : getOperation().getOps<func::FuncOp>()) {
+      if (function.isDeclaration())
+        continue;
+      if (!function.getBody().hasOneBlock()) {
+        function.emitError("has more than one block");
+        return signalPassFailure();
+      }
+      if (failed(formInBlock(function.getBody().front())))
+        return signalPassFailure();
     }
-    if (failed(formInBlock(function.getBody().front())))
-      signalPassFailure();
   }
 };
 } // namespace

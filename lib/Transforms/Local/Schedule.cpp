@@ -37,8 +37,8 @@ private:
 
   Block &block;
   DenseMap<Operation *, int> position;
-  DenseMap<Operation *, int> waiting;   // producers not yet placed
-  DenseMap<Value, int> remaining;       // readers of a root not yet placed
+  DenseMap<Operation *, int> waiting; // producers not yet placed
+  DenseMap<Value, int> remaining;     // readers of a root not yet placed
 };
 } // namespace
 

@@ -57,12 +57,11 @@ namespace {
 struct VerifySchedule
     : mlir::dshard::impl::VerifySchedulePassBase<VerifySchedule> {
   void runOnOperation() override {
-    func::FuncOp function = getOperation();
-    if (function.isDeclaration())
-      return;
-    for (Operation &op : function.getBody().front())
-      if (failed(verifyOp(op)))
-        return signalPassFailure();
+    for (auto function : getOperation().getOps<func::FuncOp>())
+      for (Block &block : function.getBody())
+        for (Operation &op : block)
+          if (failed(verifyOp(op)))
+            return signalPassFailure();
   }
 };
 } // namespace

@@ -14,7 +14,7 @@ namespace mlir::dshard {
 
 /// What the plan records about where it comes from.
 struct EmitOptions {
-  std::string model;       ///< path of the model; its folder is where weights lie
+  std::string model; ///< path of the model; its folder is where weights lie
   std::string commandLine; ///< how the compiler was called
 };
 

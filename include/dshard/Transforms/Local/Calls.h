@@ -3,7 +3,8 @@
 // A `dshard.fused` op with the attribute `dshard.call` holds exactly what one
 // instruction of the plan computes:
 //
-//   "matmul"     views of lhs and rhs, matmul, then optionally: bias, activation
+//   "matmul"     views of lhs and rhs, matmul, then optionally: bias,
+//   activation
 //                (relu, gelu, silu), residual, in this order
 //   "attention"  views of query, key and value, attention, views of its result
 //
@@ -59,8 +60,8 @@ struct AttentionCall {
   Value result; ///< after its views; null if unused
 };
 
-FailureOr<AttentionCall> matchAttention(AttentionOp op,
-                                        SmallVectorImpl<Operation *> *ops = nullptr);
+FailureOr<AttentionCall>
+matchAttention(AttentionOp op, SmallVectorImpl<Operation *> *ops = nullptr);
 
 } // namespace mlir::dshard
 

@@ -38,7 +38,7 @@ def BucketCollectivesPass : Pass<"dshard-bucket-collectives", "::mlir::ModuleOp"
   let dependentDialects = ["::mlir::dshard::DShardDialect"];
 }
 
-def FormKernelsPass : Pass<"dshard-form-kernels", "::mlir::func::FuncOp"> {
+def FormKernelsPass : Pass<"dshard-form-kernels", "::mlir::ModuleOp"> {
   let summary = "group ops into library calls and generated kernels";
   let description = [{
     Every compute op ends in a `dshard.fused` region. One with `dshard.call` is a library call
@@ -56,7 +56,7 @@ def FormKernelsPass : Pass<"dshard-form-kernels", "::mlir::func::FuncOp"> {
   let dependentDialects = ["::mlir::dshard::DShardDialect"];
 }
 
-def SchedulePass : Pass<"dshard-schedule", "::mlir::func::FuncOp"> {
+def SchedulePass : Pass<"dshard-schedule", "::mlir::ModuleOp"> {
   let summary = "order the ops of a local program so that little memory is live";
   let description = [{
     List scheduling: what frees memory goes as soon as it is ready, everything else keeps the
@@ -64,7 +64,7 @@ def SchedulePass : Pass<"dshard-schedule", "::mlir::func::FuncOp"> {
   }];
 }
 
-def VerifySchedulePass : Pass<"dshard-verify-schedule", "::mlir::func::FuncOp"> {
+def VerifySchedulePass : Pass<"dshard-verify-schedule", "::mlir::ModuleOp"> {
   let summary = "check what phase `schedule` may hold";
   let description = [{
     **Constraints**

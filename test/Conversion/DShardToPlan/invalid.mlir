@@ -1,0 +1,34 @@
+// What has no plan yet is refused at its op.
+// RUN: dshard-opt %s --split-input-file --verify-diagnostics --dshard-convert-to-plan
+
+// convert_to_plan_c1
+func.func @repeat(%x: tensor<4xf32>) -> tensor<4xf32> attributes {dshard.spmd} {
+  // expected-error @+1 {{[convert_to_plan_c1] control ops are not compiled into plans yet}}
+  %0 = dshard.repeat 2 init(%x) : (tensor<4xf32>) -> tensor<4xf32> {
+  ^bb0(%i: tensor<i64>, %c: tensor<4xf32>):
+    dshard.yield %c : tensor<4xf32>
+  }
+  return %0 : tensor<4xf32>
+}
+
+// -----
+
+// A global program has no plan.
+// expected-error @+1 {{[convert_to_plan_c1] has no function of phase 'schedule' (with dshard.spmd)}}
+module {
+func.func @global(%x: tensor<4xf32>) -> tensor<4xf32> {
+  return %x : tensor<4xf32>
+}
+}
+
+// -----
+
+module {
+func.func @one(%x: tensor<4xf32>) -> tensor<4xf32> attributes {dshard.spmd} {
+  return %x : tensor<4xf32>
+}
+// expected-error @+1 {{[convert_to_plan_c1] a plan of several stages is not built yet}}
+func.func @two(%x: tensor<4xf32>) -> tensor<4xf32> attributes {dshard.spmd} {
+  return %x : tensor<4xf32>
+}
+}
