@@ -328,6 +328,9 @@ void onnx::importSplit(NodeImporter &n) {
     int64_t parts = n.intAttr("num_outputs", count);
     if (parts < 1)
       return n.fail("num_outputs is " + Twine(parts));
+    if (parts != count)
+      return n.fail("splits into " + Twine(parts) + " parts but has " +
+                    Twine(count) + " outputs");
     for (int64_t i = 0, part = (size + parts - 1) / parts; i < parts; ++i)
       sizes.push_back(std::clamp<int64_t>(size - i * part, 0, part));
   }

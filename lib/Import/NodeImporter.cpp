@@ -1,6 +1,7 @@
 //===- NodeImporter.cpp - What a node's importer works with ---------------===//
 
 #include "NodeImporter.h"
+#include "mlir/IR/Verifier.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
 
@@ -198,7 +199,27 @@ Value NodeImporter::buildNamed(StringRef name, TypeRange results,
   state.addAttribute("path", builder.getStringAttr(path));
   state.addAttribute("part",
                      PartAttr::get(builder.getContext(), Part::forward));
-  return graph.fold(builder.create(state));
+  Operation *op = builder.create(state);
+  // What no importer function checked, the op's own verifier does: nothing
+  // unsound may reach its evaluation.
+  std::string problem;
+  {
+    ScopedDiagnosticHandler collect(builder.getContext(),
+                                    [&](Diagnostic &diagnostic) {
+                                      if (problem.empty())
+                                        problem = diagnostic.str();
+                                      return success();
+                                    });
+    if (succeeded(verify(op)))
+      problem.clear();
+    else if (problem.empty())
+      problem = "makes an unsound op";
+  }
+  if (!problem.empty()) {
+    fail(problem);
+    return {};
+  }
+  return graph.fold(op);
 }
 
 Value NodeImporter::buildAttention(RankedTensorType result,

@@ -8,7 +8,6 @@ gives a path), flags, and the texts that the line must contain.
 
 import os
 import pathlib
-import random
 import re
 import shutil
 import subprocess
@@ -213,25 +212,4 @@ check("a folder", run(FOLDER / "folder"), ["folder", "is a folder"])
 check("a fifo", run(FOLDER / "fifo"), ["fifo", "not a regular file"])
 print(f"{len(cases) + 3 - wrong} of {len(cases) + 3} bad models refused as they should be")
 
-# Cut and damaged copies of a real graph: never a crash, never silence.
-source = random.Random(5)
-small = (MODELS / "llama-small.onnx").read_bytes()
-path = FOLDER / "damaged.onnx"
-count = int(os.environ.get("DSHARD_FUZZ_ROUNDS", "40"))
-for i in range(count):
-    data = bytearray(MLP if i % 2 else small)
-    flags = BATCH if i % 2 else ["--dim", "batch=2", "--dim", "seq=4"]
-    if i % 4 < 2:
-        data = data[: source.randrange(1, len(data))]
-    else:
-        for _ in range(source.randrange(1, 8)):
-            data[source.randrange(len(data))] = source.randrange(256)
-    path.write_bytes(data)
-    done = run(path, *flags)
-    fine = done.returncode == 0 or (done.returncode == 1 and len(done.stderr.splitlines()) == 1)
-    if not fine:
-        wrong += 1
-        print(f"damaged copy {i}: exit status {done.returncode}: {done.stderr.strip()[:500]}")
-        shutil.copyfile(path, FOLDER / f"damaged-{i}.onnx")
-print(f"{count} damaged copies survived" if wrong == 0 else "")
 sys.exit(wrong != 0)

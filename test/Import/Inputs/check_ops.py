@@ -14,9 +14,6 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-OPT, INTERPRET, FOLDER = sys.argv[1:4]
-FOLDER = pathlib.Path(FOLDER)
-FOLDER.mkdir(parents=True, exist_ok=True)
 random = np.random.default_rng(7)
 
 
@@ -50,7 +47,7 @@ class Case:
             self.outputs += names
         return names[0] if outputs == 1 else names
 
-    def run(self):
+    def build(self):
         kinds = {name: helper.np_dtype_to_tensor_dtype(v.dtype) for name, v in self.inputs.items()}
         graph = helper.make_graph(
             self.nodes,
@@ -59,22 +56,25 @@ class Case:
             [onnx.ValueInfoProto(name=n) for n in self.outputs],
             self.constants,
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=10)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=10)
+
+    def run(self, opt, interpret, folder):
+        model = self.build()
         expected = ReferenceEvaluator(model).run(None, self.inputs)
-        path = FOLDER / f"{self.name}.onnx"
+        path = folder / f"{self.name}.onnx"
         path.write_bytes(model.SerializeToString())
-        mlir = FOLDER / f"{self.name}.mlir"
-        subprocess.run([OPT, path, "--to=import", "-o", mlir], check=True)
-        command = [INTERPRET, mlir, "--precision=model"]
+        mlir = folder / f"{self.name}.mlir"
+        subprocess.run([opt, path, "--to=import", "-o", mlir], check=True)
+        command = [interpret, mlir, "--precision=model"]
         for name, value in self.inputs.items():
-            np.save(FOLDER / f"{name}.npy", value)
-            command += ["--input", f"{name}={FOLDER / name}.npy"]
+            np.save(folder / f"{name}.npy", value)
+            command += ["--input", f"{name}={folder / name}.npy"]
         for name in self.outputs:
-            command += ["--output", f"{name}={FOLDER / name}.npy"]
+            command += ["--output", f"{name}={folder / name}.npy"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         wrong = 0
         for name, want in zip(self.outputs, expected):
-            got = np.load(FOLDER / f"{name}.npy")
+            got = np.load(folder / f"{name}.npy")
             want = np.asarray(want)
             same = got.shape == want.shape and np.allclose(
                 got.astype(np.float64), want.astype(np.float64), rtol=1e-5, atol=self.atol, equal_nan=True
@@ -268,8 +268,16 @@ def old_opset():
     return c
 
 
-cases = [elementwise, layout, shapes, products, norms, attention, old_opset]
-wanted = sys.argv[4:]
-failures = sum(case().run() for case in cases if not wanted or case.__name__ in wanted)
-print("all agree" if failures == 0 else f"{failures} outputs differ")
-sys.exit(failures != 0)
+CASES = [elementwise, layout, shapes, products, norms, attention, old_opset]
+
+
+def main(opt, interpret, folder, *wanted):
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    failures = sum(case().run(opt, interpret, folder) for case in CASES if not wanted or case.__name__ in wanted)
+    print("all agree" if failures == 0 else f"{failures} outputs differ")
+    return failures != 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
