@@ -56,6 +56,7 @@ static int runCompiler(CommandLine &commandLine) {
   mlir::dshard::registerAllDialects(registry);
   mlir::dshard::registerAllPasses();
   MLIRContext context(registry, MLIRContext::Threading::DISABLED);
+  context.printOpOnDiagnostic(false); // one line; the location says which op
   bool sawError = false;
   ScopedDiagnosticHandler handler(&context, [&](Diagnostic &diagnostic) {
     bool isError = diagnostic.getSeverity() == DiagnosticSeverity::Error;
