@@ -107,7 +107,7 @@ std::string Converter::nameOf(Value value) {
     if (auto name = function.getArgAttrOfType<StringAttr>(
             argument.getArgNumber(), nameAttrName))
       return name.str();
-    return "input" + std::to_string(argument.getArgNumber());
+    return std::to_string(argument.getArgNumber());
   }
   std::string node = nodeOf(value.getDefiningOp()->getLoc());
   if (!node.empty())
@@ -753,7 +753,7 @@ void Converter::addPorts(int64_t programIndex) {
         attributes ? attributes.getAs<StringAttr>(nameAttrName) : StringAttr();
     plan::OutputOp::create(
         ports, function.getLoc(),
-        name ? name.str() : "output" + std::to_string(number),
+        name ? name.str() : std::to_string(number),
         bufferIndex.lookup(buffer), global ? global.getValue() : type, type,
         attributes ? attributes.getAs<ShardingAttr>(shardingAttrName)
                    : ShardingAttr(),
