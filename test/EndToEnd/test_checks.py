@@ -1,5 +1,6 @@
 """The checks of scripts/ turn red on what they are there for."""
 
+import shutil
 import subprocess
 import sys
 
@@ -72,3 +73,23 @@ def test_fill_weights_refuses_what_is_no_model(tmp_path):
             [sys.executable, str(SCRIPTS / "fill-weights"), str(path)], capture_output=True, text=True
         )
         assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and path.name in done.stderr
+
+
+def test_format_refuses_and_fixes(tmp_path):
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "lib").mkdir()
+    for name in ("check-format", "lib.sh"):
+        shutil.copy(SCRIPTS / name, tmp_path / "scripts" / name)
+    shutil.copy(tools.ROOT / ".clang-format", tmp_path)
+    (tmp_path / "lib" / "Good.cpp").write_text("int f() { return 1; }\n")
+    (tmp_path / "lib" / "Bad.cpp").write_text("int   g( )  {return 2;}\n")
+
+    def run(*arguments):
+        command = [str(tmp_path / "scripts" / "check-format"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    done = run()
+    assert done.returncode == 1 and "lib/Bad.cpp" in done.stdout and "Good" not in done.stdout
+    assert run("--fix").returncode == 0
+    assert run().returncode == 0
+    assert (tmp_path / "lib" / "Bad.cpp").read_text() == "int g() { return 2; }\n"

@@ -16,7 +16,7 @@ MODELS = ROOT / "test" / "models"
 
 
 def build_dir():
-    return pathlib.Path(os.environ.get("DSHARD_BUILD_DIR", ROOT / "build"))
+    return pathlib.Path(os.environ.get("TESTED_BUILD", ROOT / "build"))
 
 
 class CommandFailed(Exception):

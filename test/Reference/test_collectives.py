@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-INTERPRET = pathlib.Path(os.environ.get("DSHARD_BUILD_DIR", ROOT / "build")) / "bin" / "dshard-interpret"
+INTERPRET = pathlib.Path(os.environ.get("TESTED_BUILD", ROOT / "build")) / "bin" / "dshard-interpret"
 
 
 class Digit:
