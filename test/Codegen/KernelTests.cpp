@@ -251,6 +251,18 @@ std::vector<Case> fusedCases() {
           %h = dshard.constant dense<0.5> : tensor<f32>
           %t = dshard.mul %0, %c : (tensor<4x3xf32>, tensor<3xf32>) -> tensor<4x3xf32>
           %r = dshard.add %t, %h : (tensor<4x3xf32>, tensor<f32>) -> tensor<4x3xf32>)"},
+      {"constants of other types",
+       {"tensor<3xbf16>", "tensor<3xi64>", "tensor<3xi1>"},
+       "tensor<3xbf16>, tensor<3xi64>, tensor<3xi1>",
+       R"(%b = dshard.constant dense<[1.5, -2.0, 0.25]> : tensor<3xbf16>
+          %r = dshard.mul %0, %b : (tensor<3xbf16>, tensor<3xbf16>) -> tensor<3xbf16>
+          %i = dshard.constant dense<[1, -2, 3000000000]> : tensor<3xi64>
+          %s = dshard.add %1, %i : (tensor<3xi64>, tensor<3xi64>) -> tensor<3xi64>
+          %k = dshard.constant dense<[true, false, true]> : tensor<3xi1>
+          %t = dshard.and %2, %k : (tensor<3xi1>, tensor<3xi1>) -> tensor<3xi1>)",
+       -3,
+       3,
+       "%r, %s, %t"},
       {"rotary behind a transpose",
        {"tensor<2x5x96xf32>", "tensor<1x5x16xf32>", "tensor<1x5x16xf32>"},
        "tensor<2x3x5x32xf32>",
@@ -480,7 +492,7 @@ void run(const std::vector<Case> &cases, const char *target) {
 }
 
 TEST(Kernels, Pointwise) { run(pointwiseCases(), "cpu"); }
-TEST(Kernels, Others) { run(otherCases(), "cpu"); }
+TEST(Kernels, Others) { run(otherCases(), "cpu:x86-64-v3"); }
 TEST(Kernels, Fused) { run(fusedCases(), "cpu:x86-64-v3"); }
 
 TEST(Kernels, ExtremeValuesDoNotTrap) {
@@ -488,6 +500,49 @@ TEST(Kernels, ExtremeValuesDoNotTrap) {
   run({op("div", {"tensor<2xf32>", "tensor<2xf32>"}, "tensor<2xf32>", "", 0, 0),
        op("cast", {"tensor<20xf32>"}, "tensor<20xi8>", "", -120, 120)},
       "cpu");
+}
+
+/// Compiles LLVM dialect text and gives the first error.
+std::string compileError(const char *text) {
+  DialectRegistry registry;
+  registerCodegenDialects(registry);
+  MLIRContext context(registry, MLIRContext::Threading::DISABLED);
+  context.loadAllAvailableDialects();
+  OwningOpRef<ModuleOp> module = parseSourceString<ModuleOp>(text, &context);
+  if (!module)
+    return "the text does not parse";
+  std::string error;
+  ScopedDiagnosticHandler handler(&context, [&](Diagnostic &diagnostic) {
+    if (error.empty())
+      error = diagnostic.str();
+  });
+  FailureOr<KernelImage> image =
+      compileKernels(*module, *getCpuTarget("cpu:x86-64-v3"));
+  return succeeded(image) ? "" : error;
+}
+
+TEST(Images, NeedNothingFromOutside) {
+  EXPECT_EQ(compileError(R"(
+    llvm.func @k(%b: !llvm.ptr, %i: i64, %n: i64) { llvm.return })"),
+            "");
+  std::string call = compileError(R"(
+    llvm.func @expf(f32) -> f32
+    llvm.func @k(%b: !llvm.ptr, %i: i64, %n: i64) {
+      %x = llvm.load %b : !llvm.ptr -> f32
+      %y = llvm.call @expf(%x) : (f32) -> f32
+      llvm.store %y, %b : f32, !llvm.ptr
+      llvm.return
+    })");
+  EXPECT_NE(call.find("undefined symbol: expf"), std::string::npos) << call;
+  std::string pointer = compileError(R"(
+    llvm.mlir.global internal constant @x(1 : i32) : i32
+    llvm.mlir.global @p() : !llvm.ptr {
+      %0 = llvm.mlir.addressof @x : !llvm.ptr
+      llvm.return %0 : !llvm.ptr
+    }
+    llvm.func @k(%b: !llvm.ptr, %i: i64, %n: i64) { llvm.return })");
+  EXPECT_NE(pointer.find("kernels need dynamic relocations"), std::string::npos)
+      << pointer;
 }
 
 TEST(Targets, UnknownIsAnError) {

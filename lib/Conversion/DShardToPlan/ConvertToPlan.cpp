@@ -682,8 +682,8 @@ void Converter::findRange(Value argument, int64_t &low, int64_t &high,
     if (!gather || use.getOperandNumber() != 1)
       continue;
     int64_t size = typeOf(gather.getInput()).getDimSize(gather.getDim());
-    int64_t least = gather.getOffset() ? 0 : -size;
-    // A sharded or padded table: as the model's file has it.
+    int64_t least = -size;
+    // A sharded or padded table: as the model has it.
     auto fused = dyn_cast<FusedOp>(gather->getParentOp());
     auto table = dyn_cast<BlockArgument>(gather.getInput());
     auto outer =
@@ -692,16 +692,21 @@ void Converter::findRange(Value argument, int64_t &low, int64_t &high,
             : BlockArgument();
     if (outer && outer.getOwner()->getParentOp() == function) {
       unsigned number = outer.getArgNumber();
+      if (auto global =
+              function.getArgAttrOfType<TypeAttr>(number, globalAttrName))
+        size = cast<RankedTensorType>(global.getValue())
+                   .getDimSize(gather.getDim());
+      least = -size;
       auto weight =
           function.getArgAttrOfType<WeightAttr>(number, weightAttrName);
-      auto global = function.getArgAttrOfType<TypeAttr>(number, globalAttrName);
       if (weight && !weight.getTransposed()) {
-        size = weight.getType().getDimSize(gather.getDim());
         // Counting from the end of padding would be wrong.
-        bool padded = global && cast<RankedTensorType>(global.getValue())
-                                        .getDimSize(gather.getDim()) != size;
-        least = padded ? 0 : -size;
+        int64_t stored = weight.getType().getDimSize(gather.getDim());
+        least = stored == size ? -size : 0;
+        size = stored;
       }
+    } else if (gather.getOffset()) {
+      continue; // a shard of something computed: the whole is not known here
     }
     low = found ? std::max(low, least) : least;
     high = found ? std::min(high, size - 1) : size - 1;
@@ -752,8 +757,7 @@ void Converter::addPorts(int64_t programIndex) {
     auto name =
         attributes ? attributes.getAs<StringAttr>(nameAttrName) : StringAttr();
     plan::OutputOp::create(
-        ports, function.getLoc(),
-        name ? name.str() : std::to_string(number),
+        ports, function.getLoc(), name ? name.str() : std::to_string(number),
         bufferIndex.lookup(buffer), global ? global.getValue() : type, type,
         attributes ? attributes.getAs<ShardingAttr>(shardingAttrName)
                    : ShardingAttr(),
