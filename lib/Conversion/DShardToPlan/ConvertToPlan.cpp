@@ -195,6 +195,15 @@ struct ConvertToPlan
           << spmdAttrName << ")";
       return signalPassFailure();
     }
+    // Unlike a parameter, such a state would have to outlive the run.
+    for (unsigned i = 0; i < function.getNumArguments(); ++i)
+      if (auto state =
+              function.getArgAttrOfType<StringAttr>(i, stateAttrName)) {
+        function.emitError("[convert_to_plan_c2] argument ")
+            << i << " is the state '" << state.getValue()
+            << "'; programs that keep state are not compiled into plans yet";
+        return signalPassFailure();
+      }
     ::dshard::Result<CpuTarget> cpu = getCpuTarget(target);
     if (!cpu) {
       module.emitError(cpu.status().message());

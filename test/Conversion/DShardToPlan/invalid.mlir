@@ -32,3 +32,11 @@ func.func @two(%x: tensor<4xf32>) -> tensor<4xf32> attributes {dshard.spmd} {
   return %x : tensor<4xf32>
 }
 }
+
+// -----
+
+// convert_to_plan_c2
+// expected-error @+1 {{[convert_to_plan_c2] argument 0 is the state 'cache'; programs that keep state are not compiled into plans yet}}
+func.func @state(%x: tensor<4xf32> {dshard.state = "cache"}) -> (tensor<4xf32> {dshard.state = "cache"}) attributes {dshard.spmd} {
+  return %x : tensor<4xf32>
+}
