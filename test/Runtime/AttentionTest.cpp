@@ -126,14 +126,14 @@ void check(const Case &c) {
           sum += weight;
         double expected = best + std::log(sum);
         if (sum == 0) {
-          expected = c.fullyMasked ? -double(FLT_MAX) : -HUGE_VAL;
+          expected = -HUGE_VAL;
           if (c.fullyMasked) {
             std::fill(weights.begin(), weights.end(), 1.0);
             sum = double(c.t);
           }
         }
         float got = lse[(b * c.heads + h) * c.s + i];
-        if (std::isinf(expected) || expected < -1e30)
+        if (std::isinf(expected))
           ASSERT_EQ(got, float(expected));
         else
           ASSERT_NEAR(got, expected, 1e-5 * std::abs(expected) + 1e-5);

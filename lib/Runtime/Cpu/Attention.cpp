@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cfloat>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -243,18 +242,17 @@ void Tile::finish() {
         *lse = a.t ? x.maximum[i] * 0.69314718f + std::log(sum) : minusInfinity;
       continue;
     }
+    // Nothing is attended, whatever the row then holds.
+    if (lse)
+      *lse = minusInfinity;
     if (a.fullyMasked == 1) {
       if (!haveMean)
         meanOfValues(x.rows);
       haveMean = true;
       table.fromFloat(x.rows, storage, out, a.dv);
-      if (lse)
-        *lse = -FLT_MAX;
       continue;
     }
     std::memset(out, 0, a.dv * elementBytes(a.type));
-    if (lse)
-      *lse = minusInfinity;
   }
 }
 

@@ -9,10 +9,9 @@
 //
 // Key j is visible to row i when the mask (boolean [batch, t], true = attend)
 // says so, when not causal or j <= i + offset, and when window < 0 or
-// j > i + offset - window. A row without a visible key gives zeros and
-// lse = -inf (fullyMasked 0), or, as a model does that adds the lowest finite
-// f32 to masked scores, the mean of v over all t keys and lse = lowest finite
-// f32 (fullyMasked 1).
+// j > i + offset - window. A row without a visible key has lse = -inf and gives
+// zeros (fullyMasked 0) or, as a model does that adds a finite number to masked
+// scores, the mean of v over all t keys (fullyMasked 1).
 //
 // f32, bf16 or f16 in and out, fp32 inside. The scores exist only as one tile
 // of 128 rows x 256 keys per thread: K and V are packed tile by tile, so that

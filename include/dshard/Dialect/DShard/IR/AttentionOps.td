@@ -16,7 +16,7 @@ def DShard_AttentionOp : DShard_ComputeOp<"attention",
   let description = [{
     query [B,H,S,D], key [B,Hkv,T,D], value [B,Hkv,T,Dv] -> result [B,H,S,Dv] and
     log_sum_exp [B,H,S] f32 (natural log of the sum of exp of the scaled, masked
-    scores). Query head h reads KV head h / (H / Hkv).
+    scores; -inf for a row that attends nothing). Query head h reads KV head h / (H / Hkv).
     key_padding [B,T] i1: true where a key may be attended.
     causal: query i attends key j <= i + offset. window >= 0: and j > i + offset - window.
     softcap c > 0: score = c tanh(score / c).
