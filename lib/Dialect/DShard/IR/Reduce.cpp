@@ -74,11 +74,12 @@ LogicalResult ReduceOp::partition(OpBuilder &builder, ValueRange operands,
   if (globalCount == localCount)
     return success();
   // The clone divides by the local count; the partial sums of its results,
-  // scaled, make the global mean.
+  // divided by the number of shards, make the global mean. A division, as the
+  // number is exact in every float type and its reciprocal is not.
   DShardBuilder make(builder, *this);
   Type elementType = getResult().getType().getElementType();
-  results.back() = make.binary<MulOp>(
+  results.back() = make.binary<DivOp>(
       results.back(),
-      make.scalar(double(localCount) / double(globalCount), elementType));
+      make.scalar(double(globalCount / localCount), elementType));
   return success();
 }
