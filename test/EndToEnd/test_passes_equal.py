@@ -12,7 +12,7 @@ import pytest
 
 import tools
 
-LLAMA = {"batch": 2, "seq": 16}
+LLAMA = {"batch": 4, "seq": 16}
 MODELS = {"mlp": {"batch": 16}, "llama-small": LLAMA, "llama-small-bf16": LLAMA, "llama-small-fp16": LLAMA}
 
 
@@ -31,13 +31,15 @@ def inputs(name, folder):
     return ["--input", "input_ids=random:5", "--input", f"attention_mask={folder / 'mask.npy'}"]
 
 
-def compile_with_dumps(name, tp, filled, folder):
-    """The dumps in the order in which they came to be; the import phase first."""
+def compile_with_dumps(name, mesh, filled, folder):
+    """The dumps in the order in which they came to be; the import phase first. `mesh`
+    may be followed by further flags."""
     model = filled(name)
-    mesh = f"tp={tp}" if tp > 1 else ""
+    mesh, *flags = mesh.split(" ")
     tools.run(
         "dshard-opt",
         *tools.compile_arguments(model, mesh, MODELS[name]),
+        *flags,
         f"--dump-passes-to={folder / 'passes'}",
         f"--dump-phases-to={folder / 'phases'}",
         "--to=schedule",
@@ -51,8 +53,25 @@ def compile_with_dumps(name, tp, filled, folder):
     return phases[0], passes, phases[1:]
 
 
-CASES = [(name, tp) for name in ("mlp", "llama-small") for tp in (1, 2, 4)]
-CASES += [("llama-small-bf16", 4), ("llama-small-fp16", 2)]
+CASES = [(name, mesh) for name in ("mlp", "llama-small") for mesh in ("", "tp=2", "tp=4")]
+CASES += [("llama-small-bf16", "tp=4"), ("llama-small-fp16", "tp=2")]
+CASES += [("mlp", mesh) for mesh in ("dp_shard=8", "dp_shard=2,tp=2")]
+CASES += [
+    ("llama-small", mesh)
+    for mesh in (
+        "dp_shard=2",
+        "dp_shard=2,tp=2",
+        "dp_replicate=2,tp=2",
+        "dp_replicate=2,dp_shard=2",
+        "tp=2 --sequence-parallel",
+        "tp=4 --sequence-parallel",
+        "dp_shard=2,tp=2 --sequence-parallel",
+        "dp_replicate=2,tp=2 --sequence-parallel",
+        "dp_shard=4 --fsdp=gradients",
+        "dp_shard=2,tp=2 --fsdp=none",
+    )
+]
+CASES += [("llama-small-bf16", "dp_shard=2,tp=2 --sequence-parallel")]
 
 
 def compare(base, programs, flags, folder):
@@ -66,9 +85,9 @@ def compare(base, programs, flags, folder):
     return {path.name: float(difference) / float(largest) for path, (difference, largest) in zip(programs, found)}
 
 
-@pytest.mark.parametrize("name,tp", CASES)
-def test_every_pass_keeps_the_value(name, tp, filled, tmp_path):
-    imported, passes, phases = compile_with_dumps(name, tp, filled, tmp_path)
+@pytest.mark.parametrize("name,mesh", CASES)
+def test_every_pass_keeps_the_value(name, mesh, filled, tmp_path):
+    imported, passes, phases = compile_with_dumps(name, mesh, filled, tmp_path)
     fold = next(i for i, path in enumerate(passes) if "fold-constants" in path.name)
     assert any("dshard-partition" in path.name for path in passes[fold:])
     flags = inputs(name, tmp_path) + ["--weights", filled(name).parent]
@@ -83,7 +102,7 @@ def test_every_pass_keeps_the_value(name, tp, filled, tmp_path):
 @pytest.mark.parametrize("name", ["mlp", "llama-small"])
 def test_a_wrong_collective_is_seen(name, filled, tmp_path):
     """The check above can fail: one all_reduce takes the maximum instead of the sum."""
-    imported, _, phases = compile_with_dumps(name, 2, filled, tmp_path)
+    imported, _, phases = compile_with_dumps(name, "tp=2", filled, tmp_path)
     local = next(p for p in phases if p.stem.endswith("local"))
     text = local.read_text()
     wrong, count = re.subn(r"(dshard\.all_reduce\s+)sum", r"\1max", text, count=1)

@@ -19,6 +19,12 @@ def build_dir():
     return pathlib.Path(os.environ.get("TESTED_BUILD", ROOT / "build"))
 
 
+def sanitized():
+    """Whether the build has sanitizers, which take time and memory of their own."""
+    cache = build_dir() / "CMakeCache.txt"
+    return cache.exists() and "DSHARD_SANITIZE:BOOL=ON" in cache.read_text()
+
+
 class CommandFailed(Exception):
     """A tool's exit status was not 0; the text is its standard error."""
 
