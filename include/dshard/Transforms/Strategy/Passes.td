@@ -55,4 +55,49 @@ def TensorParallelPass : Pass<"dshard-tensor-parallel", "::mlir::ModuleOp"> {
   let dependentDialects = ["::mlir::dshard::DShardDialect"];
 }
 
+def SequenceParallelPass : Pass<"dshard-sequence-parallel", "::mlir::ModuleOp"> {
+  let summary = "shard the residual stream on the sequence over tp";
+  let description = [{
+    Runs after `dshard-tensor-parallel`, for built-in and own plans. The result of
+    every row-parallel product and of a vocabulary-parallel look-up is sharded on
+    its sequence dim over `tp`: their pending sum becomes a reduce_scatter instead
+    of an all_reduce. By propagation the residual stream and the norms stay on the
+    shard, and the next column-parallel product gathers its input: one all_gather
+    for all the products that share it.
+
+    The sequence dim is dim 1 of an integer input, or the one called `seq` in
+    `dshard.dim_names`; it is followed through the program by the ops' rules.
+
+    Example: the result of `model.layers.*.mlp.down_proj` goes from `[{?}, {?}, {} ]`
+    to `[{?}, {"tp"}, {} ]`.
+
+    **Constraints**
+    - (sequence_parallel_c1) tp > 1.
+    - (sequence_parallel_c2) the plan has a row-parallel module.
+    - (sequence_parallel_c3) the output of each has a sequence dim.
+    - (sequence_parallel_c4) tp divides the sequence.
+  }];
+  let dependentDialects = ["::mlir::dshard::DShardDialect"];
+}
+
+def DataParallelPass : Pass<"dshard-data-parallel", "::mlir::ModuleOp"> {
+  let summary = "shard the batch of every input";
+  let description = [{
+    The batch dim of every input is sharded over `dp_replicate` and `dp_shard`, as
+    far as the mesh has them. It is the dim called `batch` in `dshard.dim_names`
+    (which `--dims` sets), else dim 0, unless that is called `seq` or `none`.
+    Outputs follow by propagation: their batch stays sharded, and the runtime
+    gathers it.
+
+    Example: `%ids: tensor<8x16xi64>` on dp_replicate=2, dp_shard=2 gets
+    `[{"dp_replicate", "dp_shard"}, {} ]`.
+
+    **Constraints**
+    - (data_parallel_c1) some input has a batch dim.
+    - (data_parallel_c2) the axes divide every batch dim; one of size 1 beside a
+      larger one is broadcast and stays whole.
+  }];
+  let dependentDialects = ["::mlir::dshard::DShardDialect"];
+}
+
 #endif
