@@ -12,15 +12,40 @@ namespace mlir::dshard {
 using namespace mlir;
 using namespace mlir::dshard;
 
-/// "model.layers.3.mlp.up_proj" -> "model.layers.3": up to the first number;
-/// without one the root unit, "".
-static std::string getUnit(llvm::StringRef path) {
-  llvm::SmallVector<llvm::StringRef> words;
-  path.split(words, '.');
-  for (size_t i = 1; i < words.size(); ++i)
-    if (!words[i].empty() && llvm::all_of(words[i], llvm::isDigit))
-      return llvm::join(llvm::ArrayRef(words).take_front(i + 1), ".");
-  return "";
+static constexpr llvm::StringLiteral gatherParameter = "gather parameter ";
+
+/// Names from which a reason counts instead of listing.
+static constexpr size_t manyNames = 5;
+
+/// The reasons of all: "gather parameters of UNIT: a.weight, b.weight" for
+/// parameters of one unit (its path is left out of the names; many are
+/// counted), else one after the other.
+static std::string joinReasons(ArrayRef<AllGatherOp> gathers,
+                               llvm::StringRef unit) {
+  bool allParameters = llvm::all_of(gathers, [](AllGatherOp gather) {
+    return gather.getWhy().starts_with(gatherParameter) &&
+           !gather.getWhy().contains(';');
+  });
+  std::string text;
+  for (AllGatherOp gather : gathers) {
+    llvm::StringRef why = gather.getWhy();
+    if (allParameters) {
+      why.consume_front(gatherParameter);
+      if (!unit.empty() && why.starts_with(unit) &&
+          why.drop_front(unit.size()).starts_with("."))
+        why = why.drop_front(unit.size() + 1);
+      text += (text.empty() ? "" : ", ") + why.str();
+    } else {
+      text += (text.empty() ? "" : "; ") + why.str();
+    }
+  }
+  if (!allParameters)
+    return text;
+  std::string owner = unit.empty() ? "the root unit" : unit.str();
+  if (gathers.size() >= manyNames)
+    return "gather the " + std::to_string(gathers.size()) + " parameters of " +
+           owner;
+  return "gather parameters of " + owner + ": " + text;
 }
 
 /// Gathers of function arguments, all of which one op could do.
@@ -29,20 +54,20 @@ static void merge(ArrayRef<AllGatherOp> gathers) {
   llvm::SmallVector<Value> inputs;
   llvm::SmallVector<int64_t> dims;
   llvm::SmallVector<Type> types;
-  std::string why;
   for (AllGatherOp gather : gathers) {
     llvm::append_range(inputs, gather.getInputs());
     llvm::append_range(dims, gather.getDims());
     llvm::append_range(types, gather.getResultTypes());
-    why += (why.empty() ? "" : "; ") + gather.getWhy().str();
+    if (gather->isBeforeInBlock(first))
+      first = gather;
   }
   OpBuilder builder(first);
-  auto path = builder.getStringAttr(
-      getUnit(first.getPath() ? *first.getPath() : llvm::StringRef()));
+  std::string why =
+      joinReasons(gathers, first.getPath() ? *first.getPath() : "");
   auto merged = AllGatherOp::create(
       builder, first.getLoc(), types, inputs,
       builder.getDenseI64ArrayAttr(dims), first.getAxesAttr(),
-      builder.getStringAttr(why), path, first.getPartAttr());
+      builder.getStringAttr(why), first.getPathAttr(), first.getPartAttr());
   size_t next = 0;
   for (AllGatherOp gather : gathers) {
     for (Value result : gather.getResults())
@@ -57,8 +82,7 @@ struct BucketCollectivesPass
   void runOnOperation() override {
     struct Group {
       Block *block;
-      std::string unit;
-      Attribute axes, part;
+      Attribute path, axes, part;
       llvm::SmallVector<AllGatherOp> gathers;
     };
     std::vector<Group> groups;
@@ -66,14 +90,13 @@ struct BucketCollectivesPass
       auto isArgument = [](Value value) { return isa<BlockArgument>(value); };
       if (!llvm::all_of(gather.getInputs(), isArgument))
         return;
-      Group own{
-          gather->getBlock(),
-          getUnit(gather.getPath() ? *gather.getPath() : llvm::StringRef()),
-          gather.getAxesAttr(),
-          gather.getPartAttr(),
-          {gather}};
+      Group own{gather->getBlock(),
+                gather.getPathAttr(),
+                gather.getAxesAttr(),
+                gather.getPartAttr(),
+                {gather}};
       for (Group &group : groups)
-        if (group.block == own.block && group.unit == own.unit &&
+        if (group.block == own.block && group.path == own.path &&
             group.axes == own.axes && group.part == own.part) {
           group.gathers.push_back(gather);
           return;

@@ -108,16 +108,6 @@ LogicalResult Inserter::visit(Operation *op) {
                          readLayout(sharding, mesh), false,
                          isParameterValue(value)});
     }
-  FactorChoice choice = chooseFactors(rule, operands, results, mesh);
-  if (choice.hadConflict && !choice.loser.empty() &&
-      choice.winner != choice.loser)
-    op->emitRemark() << "the operands of " << describeOp(op) << " ("
-                     << op->getName().stripDialect()
-                     << ") are sharded differently: chose " << choice.winner
-                     << " (" << llvm::formatv("{0:F0}", choice.bytes).str()
-                     << " wire bytes per rank), not " << choice.loser << " ("
-                     << llvm::formatv("{0:F0}", choice.loserBytes).str() << ")";
-
   // What every result is wanted to be partial over may pass through from
   // operands that the op is linear in; everything else is reduced before it is
   // used.
@@ -149,6 +139,23 @@ LogicalResult Inserter::visit(Operation *op) {
       passed.kind = first.kind;
     }
   }
+
+  // An axis over which a value stays partial shards nothing else in the op.
+  llvm::SmallVector<TensorState> priced(operands);
+  for (TensorState &state : priced)
+    for (AxisPieces &pieces : state.layout.dims)
+      while (passes && overlaps(pieces, passed.partial))
+        pieces.pop_back();
+  FactorChoice choice = chooseFactors(rule, priced, results, mesh);
+  // What a strategy says of an op is no choice.
+  if (choice.hadConflict && !choice.loser.empty() &&
+      choice.winner != choice.loser && !op->hasAttr(originAttrName))
+    op->emitRemark() << "the operands of " << describeOp(op) << " ("
+                     << op->getName().stripDialect()
+                     << ") are sharded differently: chose " << choice.winner
+                     << " (" << llvm::formatv("{0:F0}", choice.bytes).str()
+                     << " wire bytes per rank), not " << choice.loser << " ("
+                     << llvm::formatv("{0:F0}", choice.loserBytes).str() << ")";
 
   for (auto [index, state] : llvm::enumerate(operands)) {
     FailureOr<Layout> needed =

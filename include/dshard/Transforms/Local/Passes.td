@@ -27,9 +27,9 @@ def FoldCollectivesPass : Pass<"dshard-fold-collectives", "::mlir::ModuleOp"> {
 def BucketCollectivesPass : Pass<"dshard-bucket-collectives", "::mlir::ModuleOp"> {
   let summary = "merge the parameter gathers of one unit into one op";
   let description = [{
-    All all_gathers of arguments with the same axes, unit (`path` up to the
-    element of the longest numbered list) and part become one with N operands, at
-    the place of the first.
+    All all_gathers of arguments with the same axes, path (`dshard-fully-shard`
+    gives those of a unit the unit's) and part become one with N operands, at the
+    place of the first; its why lists them, or counts five and more.
 
     **Constraints**
     - (bucket_collectives_c1) operands are function arguments: what is computed is

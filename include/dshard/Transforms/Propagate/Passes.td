@@ -81,13 +81,34 @@ def InsertReshardsPass : DShard_ModulePass<"dshard-insert-reshards"> {
 def FullyShardPass : DShard_ModulePass<"dshard-fully-shard"> {
   let summary = "decide the storage sharding of parameters";
   let description = [{
-    With `--fsdp=none` (and without data axes) the storage sharding of a parameter is
-    its compute sharding: nothing changes.
+    With `mode` gradients or parameters (the default) every parameter is stored
+    sharded over (dp_shard, cp), beside its compute sharding: on the first dim that
+    they divide after it, else on dim 0, padded, and the gather crops. A
+    `dshard.reshard` with the why "gather parameter NAME" leads from storage to
+    compute before the first use; its path is the unit's. dp_replicate does not
+    shard storage. With `none` and `optimizer` storage = compute, and nothing
+    changes.
+
+    Example: on dp_shard=2, tp=2 `%w2 [{"tp"}, {} ]` becomes
+    `%w2 [{"tp", "dp_shard"}, {} ]` and a reshard to `[{"tp"}, {} ]`.
+
+    A unit is an element of the longest numbered list of module paths, or what
+    `unit` matches; the rest, and what two units use, is the root unit (path "").
+    `parameters` marks the reshards `regather`, but those of the last unit and of
+    the root, which a backward pass needs at once.
 
     **Constraints**
-    - (fully_shard_c1) dp_replicate, dp_shard and cp have size 1: data, fully-sharded
-      and context parallelism are not built yet.
+    - (fully_shard_c1) cp has size 1: context parallelism is not built yet.
+    - (fully_shard_c2) mode is none, optimizer, gradients or parameters.
+    - (fully_shard_c3) `unit` matches a module.
+    - (fully_shard_c4) a parameter that no dim can be divided for (a scalar; tp on
+      every dim) keeps storage = compute, with a remark.
   }];
+  let options = [
+    Option<"mode", "mode", "std::string", /*default=*/"\"\"",
+           "none, optimizer, gradients or parameters (default)">,
+    Option<"unit", "unit", "std::string", /*default=*/"\"\"",
+           "module paths that are units, * for one component">];
 }
 
 def VerifyPartialPass : DShard_ModulePass<"dshard-verify-partial"> {

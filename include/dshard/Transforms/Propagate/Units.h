@@ -1,0 +1,43 @@
+//===- Units.h - What is gathered together ----------------------*- C++ -*-===//
+//
+// A unit is a part of the model whose parameters are gathered at once and freed
+// at once: a layer, by default each element of the longest numbered list of
+// module paths, "model.layers.0" to "model.layers.31". What lies in no layer
+// (embedding, last norm, head) or is used by two of them is the root unit, "".
+// Units go by the `path` of the ops that use a parameter.
+//
+//===----------------------------------------------------------------------===//
+#ifndef DSHARD_TRANSFORMS_PROPAGATE_UNITS_H
+#define DSHARD_TRANSFORMS_PROPAGATE_UNITS_H
+
+#include "dshard/Dialect/DShard/IR/DShardOps.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include <set>
+#include <string>
+
+namespace mlir::dshard {
+
+class Units {
+public:
+  /// The units that `glob` names (`*` stands for one component of a path), or
+  /// the default ones if it is empty. A glob that matches no module is an error
+  /// that lists the modules.
+  static FailureOr<Units> find(func::FuncOp function, llvm::StringRef glob);
+
+  /// The unit that a module lies in: the innermost, "" for the root.
+  std::string getUnitOf(llvm::StringRef path) const;
+  /// The unit of a parameter: that of all its users, else the root.
+  std::string getUnitOf(BlockArgument parameter) const;
+  /// A backward pass needs the last unit and the root at once: they are kept.
+  bool isGatheredAgain(llvm::StringRef unit) const {
+    return !unit.empty() && unit != last;
+  }
+
+private:
+  std::set<std::string> names;
+  std::string last; ///< the unit whose first op comes last
+};
+
+} // namespace mlir::dshard
+
+#endif // DSHARD_TRANSFORMS_PROPAGATE_UNITS_H
