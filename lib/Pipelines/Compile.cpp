@@ -72,15 +72,14 @@ static FailureOr<MeshAttr> parseMesh(MLIRContext &context, llvm::StringRef text,
 static LogicalResult refuseMissingStrategies(MeshAttr mesh,
                                              MLIRContext &context) {
   static constexpr std::pair<llvm::StringLiteral, llvm::StringLiteral>
-      missing[] = {{"pp", "pipeline"},
-                   {"dp_replicate", "replicated data"},
-                   {"dp_shard", "fully-sharded data"},
-                   {"cp", "context"}};
+      missing[] = {{"pp", "pipeline"}, {"cp", "context"}};
   for (const auto &[axis, what] : missing)
     if (mesh.getAxisSize(axis) > 1)
       return emitError(UnknownLoc::get(&context))
              << "mesh axis " << axis << "=" << mesh.getAxisSize(axis) << ": "
-             << what << " parallelism is not built yet; use tp";
+             << what
+             << " parallelism is not built yet; use dp_replicate, dp_shard or "
+                "tp";
   return success();
 }
 

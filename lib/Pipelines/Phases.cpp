@@ -78,8 +78,13 @@ std::string mlir::dshard::getPhasePipeline(Phase phase,
     passes = {
         withOption("dshard-tensor-parallel", "plan",
                    options.tensorParallelPlan),
-        "dshard-verify-annotated", // gate
     };
+    if (options.sequenceParallel)
+      passes.push_back("dshard-sequence-parallel"); // reads the plan's marks
+    passes.insert(passes.end(), {
+                                    "dshard-data-parallel",    //
+                                    "dshard-verify-annotated", // gate
+                                });
     break;
 
   //===--------------------------------------------------------------------===//
@@ -90,9 +95,10 @@ std::string mlir::dshard::getPhasePipeline(Phase phase,
         "dshard-pad",       // vocabulary to a multiple, before sizes matter
         "dshard-propagate", //
         "dshard-insert-reshards", //
-        "dshard-fully-shard",     // storage shardings of parameters
-        "dshard-verify-partial",  // no partial value where one cannot pass
-        "dshard-verify-resolved", // gate
+        "dshard-fully-shard{mode='" + options.fsdp + "' unit='" +
+            options.fsdpUnit + "'}", // storage shardings of parameters
+        "dshard-verify-partial",     // no partial value where one cannot pass
+        "dshard-verify-resolved",    // gate
     };
     break;
 

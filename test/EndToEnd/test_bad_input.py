@@ -249,7 +249,56 @@ def test_plan_name_that_does_not_exist(mlp, tmp_path):
     refused(compile_model(mlp, tmp_path, "--mesh=tp=2", "--tp-plan=lama"), "lama", "llama")
 
 
-@pytest.mark.parametrize("flag", ["--train=config.json", "--fsdp=parameters", "--cp-method=ring"])
+# ---- data parallel, fully sharded, sequence parallel
+
+
+def test_batch_that_the_data_axes_do_not_divide(mlp, tmp_path):
+    done = compile_model(mlp, tmp_path, "--mesh=dp_replicate=2,dp_shard=2", dims={"batch": 6})
+    refused(done, "input 'x': batch dim 0 of size 6 is not divisible by dp_replicate=2, dp_shard=2", "4, 8")
+
+
+def test_no_batch_dim(mlp, tmp_path):
+    done = compile_model(mlp, tmp_path, "--mesh=dp_shard=2", "--dims", "x=none,hidden", dims={"none": 16})
+    refused(done, "dp_shard=2 shard the batch, but no input has a batch dim", "--dims INPUT=batch")
+
+
+def test_ranks_that_the_mesh_does_not_divide(filled, tmp_path):
+    done = compile_model(filled("llama-small"), tmp_path, "--mesh=tp=2", "--ranks=5", dims={"batch": 2, "seq": 16})
+    refused(done, "--ranks=5", "2 ranks")
+
+
+def test_unknown_fully_sharded_mode(mlp, tmp_path):
+    done = compile_model(mlp, tmp_path, "--mesh=dp_shard=2", "--fsdp=weights")
+    refused(done, "unknown fully-sharded mode 'weights'", "none, optimizer, gradients, parameters")
+
+
+def test_unit_that_matches_nothing(filled, tmp_path):
+    done = compile_model(
+        filled("llama-small"), tmp_path, "--mesh=dp_shard=2", "--fsdp-unit=model.layer.*", dims={"batch": 2, "seq": 16}
+    )
+    refused(done, r"--fsdp-unit=model\.layer\.\* matches no module", r"model\.layers\.\*")
+
+
+def test_sequence_parallel_without_tp(filled, tmp_path):
+    done = compile_model(
+        filled("llama-small"), tmp_path, "--mesh=dp_shard=2", "--sequence-parallel", dims={"batch": 2, "seq": 16}
+    )
+    refused(done, "--sequence-parallel shards over tp, which has size 1", "--mesh=tp=N")
+
+
+def test_sequence_that_tp_does_not_divide(filled, tmp_path):
+    done = compile_model(
+        filled("llama-small"), tmp_path, "--mesh=tp=2", "--sequence-parallel", dims={"batch": 2, "seq": 15}
+    )
+    refused(done, "sequence dim 1 of size 15", "tp=2", "14, 16")
+
+
+@pytest.mark.parametrize("mesh", ["cp=2", "pp=2", "dp_shard=2,cp=2"])
+def test_axes_that_are_not_built(mesh, mlp, tmp_path):
+    refused(compile_model(mlp, tmp_path, f"--mesh={mesh}"), "(cp|pp)=2", "not built", "dp_shard or tp")
+
+
+@pytest.mark.parametrize("flag", ["--train=config.json", "--pp-split=cost", "--cp-method=ring"])
 def test_what_is_not_built_is_refused(flag, mlp, tmp_path):
     refused(compile_model(mlp, tmp_path, flag), flag.split("=")[0], "not built")
 

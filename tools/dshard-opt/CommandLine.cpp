@@ -28,6 +28,10 @@ sharding
   --mesh=AXIS=SIZE,...    axes: pp, dp_replicate, dp_shard, cp, tp (default: one rank)
   --ranks=N               infer dp_shard as N / (the other axes)
   --tp-plan=NAME|FILE     built-in plan, or JSON from module paths to styles
+  --sequence-parallel     shard the residual stream on the sequence over tp
+  --fsdp=MODE             none, optimizer, gradients or parameters (the default
+                          where dp_shard > 1): what is stored sharded
+  --fsdp-unit=GLOB        modules that are gathered at once (default: the layers)
 output
   --to=PHASE              stop after a phase and print MLIR; phases:
                           )"
@@ -44,6 +48,7 @@ output
 examples
   dshard-opt mlp.onnx --dim batch=16 --mesh=tp=2 --tp-plan=plan.json -o mlp.dsplan
   dshard-opt llama.onnx --dim batch=2 --dim seq=128 --mesh=tp=4 -o llama.dsplan
+  dshard-opt llama.onnx --dim batch=2 --dim seq=128 --mesh=dp_shard=2,tp=2 --sequence-parallel
   dshard-opt llama.onnx --dim batch=2 --dim seq=128 --to=graph | less
   dshard-run llama.dsplan --random-weights --input input_ids=random --input attention_mask=random
 
@@ -54,11 +59,8 @@ exit status: 0 done, 1 the model or the configuration is wrong, 2 the command li
 namespace {
 /// Flags that exist in the design and have no implementation yet.
 constexpr std::pair<llvm::StringLiteral, llvm::StringLiteral> unbuiltFlags[] = {
-    {"sequence-parallel", "sequence parallelism"},
     {"cp-method", "context parallelism"},
     {"cp-layout", "context parallelism"},
-    {"fsdp", "fully-sharded data parallelism"},
-    {"fsdp-unit", "fully-sharded data parallelism"},
     {"pp-split", "pipeline parallelism"},
     {"pp-schedule", "pipeline parallelism"},
     {"micro-batches", "micro-batching"},
@@ -153,6 +155,12 @@ Parsed parseCommandLine(int argc, char **argv, CommandLine &commandLine) {
           flag == "explain";
       continue;
     }
+    if (flag == "sequence-parallel") {
+      if (hasValue)
+        return usageError("--sequence-parallel takes no value");
+      options.sequenceParallel = true;
+      continue;
+    }
     if (flag == "o" || flag == "output") {
       if (!take())
         return missing();
@@ -196,6 +204,14 @@ Parsed parseCommandLine(int argc, char **argv, CommandLine &commandLine) {
       if (!take())
         return missing();
       options.tensorParallelPlan = value.str();
+    } else if (flag == "fsdp") {
+      if (!take())
+        return missing();
+      options.fsdp = value.str();
+    } else if (flag == "fsdp-unit") {
+      if (!take())
+        return missing();
+      options.fsdpUnit = value.str();
     } else if (flag == "target") {
       if (!take())
         return missing();

@@ -54,6 +54,9 @@ struct CompileOptions {
   std::vector<std::pair<std::string, std::string>> constants; ///< NAME = VALUE
   std::string entry = "run";
   std::string tensorParallelPlan; ///< name or file; empty: built-in
+  bool sequenceParallel = false;
+  std::string fsdp;     ///< mode; empty: parameters where dp_shard > 1
+  std::string fsdpUnit; ///< glob of module paths; empty: the layers
   std::string target = "cpu:native";
   std::optional<Phase> from;
   Phase to = Phase::plan;
