@@ -104,7 +104,9 @@ ShardingRule AttentionOp::getShardingRule() {
   rule.operands = {{{b}, heads, {s}, {d}},
                    {{b}, {kvHead}, {t}, {d}},
                    {{b}, {kvHead}, {t}, {dv}}};
-  rule.linear = {false, false, true};
+  // The result is linear in the value, the log-sum-exp is not; linearity is of
+  // all results.
+  rule.linear = {false, false, false};
   if (getKeyPadding()) {
     rule.operands.push_back({{b}, {t}});
     rule.linear.push_back(false);

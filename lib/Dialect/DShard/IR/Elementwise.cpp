@@ -57,6 +57,15 @@ static LogicalResult verifyBoolean(Operation *op, Value value,
 }
 
 /// pointwise_c2: element types.
+bool mlir::dshard::isLinearCast(RankedTensorType from, RankedTensorType to) {
+  Type source = from.getElementType(), target = to.getElementType();
+  if (source.isInteger(1) || target.isInteger(1))
+    return false;
+  return isa<FloatType>(target) ||
+         (isa<IntegerType>(source) &&
+          target.getIntOrFloatBitWidth() >= source.getIntOrFloatBitWidth());
+}
+
 LogicalResult mlir::dshard::verifyPointwise(Operation *op) {
   if (failed(verifyShapes(op)))
     return failure();

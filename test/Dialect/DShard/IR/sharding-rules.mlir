@@ -28,10 +28,30 @@ func.func @matmul(%x: tensor<2x8x4xf32>, %w: tensor<4x16xf32>, %wt: tensor<16x4x
 
 // -----
 
+// What rounds to integers is not linear, nor a test for zero.
+func.func @linear(%x: tensor<4xf32>, %i: tensor<4xi64>, %n: tensor<4xi32>) {
+  // expected-remark@+1 {{([i])->([i]) {i=4} linear 0}}
+  %0 = dshard.cast %x : (tensor<4xf32>) -> tensor<4xbf16>
+  // expected-remark@+1 {{([i])->([i]) {i=4}}}
+  %1 = dshard.cast %x : (tensor<4xf32>) -> tensor<4xi64>
+  // expected-remark@+1 {{([i])->([i]) {i=4}}}
+  %2 = dshard.cast %i : (tensor<4xi64>) -> tensor<4xi1>
+  // expected-remark@+1 {{([i])->([i]) {i=4} linear 0}}
+  %3 = dshard.cast %n : (tensor<4xi32>) -> tensor<4xi64>
+  // expected-remark@+1 {{([i])->([i]) {i=4} linear 0}}
+  %4 = dshard.cast %i : (tensor<4xi64>) -> tensor<4xf32>
+  // expected-remark@+1 {{([i], [i])->([i]) {i=4}}}
+  %5 = dshard.div %i, %i : (tensor<4xi64>, tensor<4xi64>) -> tensor<4xi64>
+  return
+}
+
+// -----
+
+// The result of attention is linear in the value, the log-sum-exp is not.
 // Query heads are KV heads times repetitions, so that a sharding of the heads
 // reaches the KV heads.
 func.func @attention(%q: tensor<2x8x5x16xf32>, %k: tensor<2x2x7x16xf32>, %v: tensor<2x2x7x12xf32>, %p: tensor<2x7xi1>, %t: tensor<1x5x8xf32>) {
-  // expected-remark@+1 {{([i, jk, l, n], [i, j, m, n], [i, j, m, o], [i, m])->([i, jk, l, o], [i, jk, l]) {i=2, j=2, k=4, l=5, m=7 ring, n=16 gather, o=12 gather} linear 2}}
+  // expected-remark@+1 {{([i, jk, l, n], [i, j, m, n], [i, j, m, o], [i, m])->([i, jk, l, o], [i, jk, l]) {i=2, j=2, k=4, l=5, m=7 ring, n=16 gather, o=12 gather}}}
   %0:2 = dshard.attention %q, %k, %v, %p {scale = 0.25 : f64}
     : (tensor<2x8x5x16xf32>, tensor<2x2x7x16xf32>, tensor<2x2x7x12xf32>, tensor<2x7xi1>) -> (tensor<2x8x5x12xf32>, tensor<2x8x5xf32>)
   // Shards of a causal query sequence differ in their offset.

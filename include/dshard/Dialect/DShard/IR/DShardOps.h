@@ -26,6 +26,9 @@ evaluatePointwise(Operation *op, ArrayRef<HostTensor> operands,
                   SmallVectorImpl<HostTensor> &results,
                   llvm::function_ref<double(ArrayRef<double>)> apply);
 double divide(Operation *op, double x, double y);
+/// Whether a cast of a sum is the sum of the casts, up to rounding: not where
+/// it truncates to an integer or tests for zero.
+bool isLinearCast(RankedTensorType from, RankedTensorType to);
 bool compare(ComparePredicate predicate, double x, double y);
 /// The value that a reduction starts from; reductions of `dshard.reduce` and of
 /// collectives share these two. mean is a sum here: its caller divides.

@@ -35,7 +35,8 @@ def DShard_GeluOp : DShard_PointwiseOp<"gelu", (ins DShard_Tensor:$input, UnitAt
     " : 0.5 * x * (1.0 + std::erf(x * 0.7071067811865476))", "{false}"> {
   let summary = "apply the Gaussian error linear unit";
 }
-def DShard_CastOp : DShard_PointwiseOp<"cast", (ins DShard_Tensor:$input), "x", "{true}"> {
+def DShard_CastOp : DShard_PointwiseOp<"cast", (ins DShard_Tensor:$input), "x",
+    "{::mlir::dshard::isLinearCast(getInput().getType(), getResult().getType())}"> {
   let summary = "convert to the result's element type";
   let description = [{
     Float to integer truncates towards zero (an unrepresentable value gives an
@@ -45,7 +46,8 @@ def DShard_CastOp : DShard_PointwiseOp<"cast", (ins DShard_Tensor:$input), "x", 
 def DShard_AddOp : DShard_BinaryOp<"add", "x + y", "{false, false}", 1> { let summary = "add"; }
 def DShard_SubOp : DShard_BinaryOp<"sub", "x - y", "{false, false}", 1> { let summary = "subtract"; }
 def DShard_MulOp : DShard_BinaryOp<"mul", "x * y", "{true, true}"> { let summary = "multiply"; }
-def DShard_DivOp : DShard_BinaryOp<"div", "::mlir::dshard::divide(getOperation(), x, y)", "{true, false}"> {
+def DShard_DivOp : DShard_BinaryOp<"div", "::mlir::dshard::divide(getOperation(), x, y)",
+    "{::llvm::isa<::mlir::FloatType>(getResult().getType().getElementType()), false}"> {
   let summary = "divide (integers truncate towards zero)";
 }
 def DShard_PowOp : DShard_BinaryOp<"pow", "std::pow(x, y)"> { let summary = "raise to a power"; }
