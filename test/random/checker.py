@@ -21,9 +21,16 @@ import subprocess
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+# In front of them: what the graph phase does with ops taken apart. Constants are not
+# folded: that rounds them.
+GRAPH = [
+    "--dshard-decompose", "--dshard-raise-rms-norm", "--dshard-raise-rotary", "--dshard-raise-swiglu",
+    "--dshard-raise-gelu", "--dshard-raise-attention", "--dshard-canonicalize-graph", "--dshard-cse",
+    "--dshard-verify-graph",
+]
 RESOLVE = [
     "--dshard-verify-annotated", "--dshard-pad", "--dshard-propagate", "--dshard-insert-reshards",
-    "--dshard-verify-partial", "--dshard-verify-resolved",
+    "--dshard-fully-shard", "--dshard-verify-partial", "--dshard-verify-resolved",
 ]
 LOCAL = [
     "--dshard-split-pipeline", "--dshard-decompose-reshards", "--dshard-partition", "--canonicalize",
@@ -75,9 +82,17 @@ def run(command, text=None, cwd=None):
     return done
 
 
-def flags_of(program):
-    """Programs that are resolved as written only pass the gates of that phase."""
-    return ([flag for flag in RESOLVE if "verify" in flag] if program.resolved else RESOLVE) + LOCAL + SCHEDULE
+def choose_flags(program, graph=False):
+    """Sets the passes of a program. One that is resolved as written only passes the gates
+    of that phase; with a cp axis nothing is fully sharded yet."""
+    resolve = list(RESOLVE)
+    if program.resolved:
+        resolve = ["--dshard-verify-partial", "--dshard-verify-resolved"]
+    elif program.mesh.get("cp", 1) > 1:
+        resolve.remove("--dshard-fully-shard")
+    elif program.seed % 3 == 0:
+        resolve[resolve.index("--dshard-fully-shard")] += "=mode=none"
+    program.flags = (GRAPH if graph else []) + resolve + LOCAL + SCHEDULE
 
 
 def dumps_of(stderr):
@@ -112,11 +127,11 @@ def judge_compilation(program, folder):
     """Why one program did not compile: a refusal, a crash, or a gate that a pass upset."""
     path = folder / f"{program.name}.mlir"
     path.write_text(program.text())
-    command = [tool("dshard-opt"), str(path), *flags_of(program), "--mlir-diagnostic-verbosity-level=errors"]
+    command = [tool("dshard-opt"), str(path), *program.flags, "--mlir-diagnostic-verbosity-level=errors"]
     done = run([*command, "--mlir-print-ir-after-all"])
     dumps = dumps_of(done.stderr).get(program.name, [])
     passed = [name for name, _ in dumps]
-    flags = [flag[2:] for flag in flags_of(program)]
+    flags = [flag[2:].split("=")[0] for flag in program.flags]
     where = flags[len(passed)] if len(passed) < len(flags) else "dshard-opt"
     errors = re.findall(r"error: (.*)", done.stderr)
     message = errors[0] if errors else f"exit status {done.returncode} without an error"
@@ -191,8 +206,11 @@ def run_plan(program, dumps, folder):
     inputs, names = write_inputs(program, folder), [str(i) for i in range(len(program.outputs))]
     given = program.arrays()
     execute = [tool("dshard-run"), str(plan)]
+    execute.append(f"--random-weights={program.seed}")
     for argument in program.arguments:
         path = folder / f"{program.name}.{argument.name}.npy"
+        if argument.weight:
+            continue
         execute += ["--input", f"{argument.name}=" + (str(path) if argument.name in given else f"random:{program.seed}")]
     interpret = [tool("dshard-interpret"), str(folder / f"{program.name}.mlir"), *inputs]
     for name in names:
@@ -222,13 +240,14 @@ def run_plan(program, dumps, folder):
 def check_batch(programs, folder, plans=False):
     """One verdict per program."""
     verdicts = {}
-    flags = flags_of(programs[0])
-    compiled, _ = compile_batch(programs, flags)
+    compiled = {}
+    for flags in {tuple(program.flags) for program in programs}:
+        compiled.update(compile_batch([program for program in programs if tuple(program.flags) == flags], flags)[0])
     for program in programs:
         dumps = compiled.get(program.name)
         if dumps is None:
             # Alone: the cause may be another program of the batch (a crash).
-            alone, _ = compile_batch([program], flags)
+            alone, _ = compile_batch([program], program.flags)
             dumps = alone.get(program.name)
         if dumps is None:
             verdicts[program.name] = judge_compilation(program, folder)

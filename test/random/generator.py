@@ -45,16 +45,19 @@ def integers(values):
 
 
 class Generator:
-    def __init__(self, seed, plain=False):
-        """plain: f32, i64 and i1 only, as the plan's executor is compared (checker.py)."""
+    def __init__(self, seed, plain=False, graph=False):
+        """plain: f32, integers and i1 only, as the plan's executor is compared (checker.py).
+        graph: as the graph phase sees programs: no shardings but those of arguments."""
         self.random = random.Random(seed)
         self.plain = plain
+        self.graph = graph
         self.program = Program(seed, random_mesh(self.random))
         self.mesh = self.program.mesh
         self.float = "f32" if plain else self.random.choice(["f32"] * 6 + ["f64", "bf16", "f16"])
         self.pool = []
         self.read = set()
-        self.annotated = self.random.choice([0.0, 0.1, 0.3])  # results with a sharding
+        self.program.links = {name: self.random.choice(p.LINKS) for name in self.mesh}
+        self.annotated = 0.0 if graph else self.random.choice([0.0, 0.1, 0.3])  # results with a sharding
         self.sharded = self.random.choice([0.3, 0.6, 0.9])  # arguments with one
 
     # Values.
@@ -80,6 +83,9 @@ class Generator:
             return self.emit("cast", [wide], wide.shape, dtype, low, high, exact=True)
         role = role or (self.random.choice(["param", "input"]) if dtype in p.FLOATS else "input")
         name = f"a{len(self.program.arguments)}"
+        if role == "param":  # as stored in a file; its values are drawn in [-1, 1)
+            more["weight"] = (low, high) == (-1.0, 1.0)
+            role = "param" if more["weight"] else "input"
         argument = Argument(tuple(shape), dtype, low, high, name=name, role=role, **more)
         if not argument.sharding and self.chance(self.sharded):
             argument.sharding = random_sharding(self.random, self.mesh, argument.shape)
@@ -187,7 +193,7 @@ class Generator:
         if op == "rotary" or q is None:
             return q
         v = self.other((batch, kv, keys, depth_v))
-        words = [f"scale = {r.choice(['0.5', '0.125', '0.3'])} : f64"]
+        words = [f"scale = {r.choice(['0.5', '0.125', '0.25'])} : f64"]
         operands, masked = [q, k, v], False
         if self.chance(0.5):
             operands.append(self.argument((batch, keys), "i1", 0, 1, needs="padding"))
@@ -393,7 +399,7 @@ class Generator:
         if x is None:
             return None
         # An epsilon of this size keeps the derivative small where a row is constant.
-        epsilon = "epsilon = 1.0e-2 : f64"
+        epsilon = "epsilon = 0.0078125 : f64"
         operands = [x, self.other(x.shape[-1:], x.dtype)]
         high = math.sqrt(x.shape[-1]) * operands[1].largest
         if op == "layer_norm" and self.chance(0.5):
@@ -545,7 +551,7 @@ class Generator:
         table = self.argument((rows, width), role="param", weight=True, sharding=sharding)
         self.pool.remove(table)  # nothing but look-ups and the head may read it
         indices = self.indices(rows, True)
-        high = math.sqrt(3)
+        high = 1.0
         x = self.emit("gather", [table, indices], (*indices.shape, width), table.dtype, -high, high, "dim = 0 : i64")
         if x and len(x.shape) >= 2 and self.chance(0.5):
             bound = width * high * high
@@ -702,9 +708,9 @@ class Generator:
             if len(self.program.nodes) >= target:
                 break
             chance = self.random.random()
-            if chance < 0.05:
+            if chance < 0.05 and not self.graph:
                 self.reshard()
-            elif chance < 0.08:
+            elif chance < 0.08 and not self.graph:
                 self.partial_chain()
             else:
                 op = self.random.choice(ops)
@@ -721,7 +727,7 @@ class Generator:
         if results and self.chance(0.3):
             outputs.append(self.random.choice(results))  # read inside as well
         if self.chance(0.05) and self.program.arguments:
-            outputs.append(self.random.choice([a for a in self.program.arguments if not a.weight] or results))
+            outputs.append(self.random.choice(self.program.arguments))
         for value in outputs:
             sharding = None
             if self.chance(0.35):
@@ -731,9 +737,9 @@ class Generator:
             self.program.outputs.append((value, sharding))
 
 
-def generate(seed, plain=False):
+def generate(seed, plain=False, graph=False):
     for attempt in range(50):
-        generator = Generator(seed * 1000 + attempt, plain)
+        generator = Generator(seed * 1000 + attempt, plain, graph)
         program = generator.build()
         if program.outputs and len(program.nodes) >= 2:
             program.seed = seed

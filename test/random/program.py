@@ -15,6 +15,9 @@ import numpy as np
 AXES = ["dp_replicate", "dp_shard", "cp", "tp"]  # canonical order; pp shards no tensor
 NUMPY = {"f32": np.float32, "f64": np.float64, "f16": np.float16, "i64": np.int64, "i32": np.int32, "i1": np.bool_}
 FLOATS = ("f32", "f64", "f16", "bf16")
+BYTES = {"f32": 4, "f64": 8, "f16": 2, "bf16": 2}
+FAN_IN = 3  # random weights are uniform in +- sqrt(3 / fan_in)
+LINKS = ["", "", " intra", " inter"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Value:
 class Argument(Value):
     name: str = ""
     role: str = "input"
-    weight: bool = False  # a parameter that dshard-pad may pad: drawn, never given
+    weight: bool = False  # stored in a file, so that passes may pad it: drawn, never given
     needs: str = ""  # "padding": some rows of a mask without a key
 
     def array(self, seed):
@@ -157,6 +160,8 @@ class Node:
 class Program:
     seed: int
     mesh: dict  # axis -> size, canonical order
+    links: dict = dataclasses.field(default_factory=dict)  # axis -> " intra" or " inter"
+    flags: list = dataclasses.field(default_factory=list)  # of the passes (checker.py)
     arguments: list = dataclasses.field(default_factory=list)
     nodes: list = dataclasses.field(default_factory=list)
     outputs: list = dataclasses.field(default_factory=list)  # (value, sharding or None)
@@ -200,17 +205,17 @@ class Program:
             if argument.sharding:
                 words.append("dshard.sharding = #dshard.sharding" + argument.sharding.text(self.mesh))
             if argument.weight:
-                length = argument.size * 4
+                length = argument.size * BYTES[argument.dtype]
                 words.append(
                     f'dshard.weight = #dshard.weight<"{argument.name}", "absent.data", offset = 0, length = {length}, '
-                    f"type = {argument.type}, fan_in = {argument.shape[-1]}>"
+                    f"type = {argument.type}, fan_in = {FAN_IN}>"
                 )
             lines.append(f"    {names[argument]}: {argument.type} {{{', '.join(words)}}}")
         results = []
         for value, sharding in self.outputs:
             attribute = f" {{dshard.sharding = #dshard.sharding{sharding.text(self.mesh)}}}" if sharding else ""
             results.append(value.type + attribute)
-        mesh = ", ".join(f'"{name}"={size}' for name, size in self.mesh.items())
+        mesh = ", ".join(f'"{name}"={size}{self.links.get(name, "")}' for name, size in self.mesh.items())
         body = "\n".join("  " + node.text(names, self.mesh, f"m{i}") for i, node in enumerate(self.nodes))
         values = ", ".join(names[value] for value, _ in self.outputs)
         types = ", ".join(value.type for value, _ in self.outputs)

@@ -4,9 +4,10 @@
 usage: random_programs.py [--count 200] [--seed 0] [--failures DIR] [--no-plans] [--no-shrink]
 
 Program SEED is the same in every run; the seeds are --seed, --seed + 1, ... Of twenty,
-thirteen are annotated programs of 2 to 40 ops, four are resolved programs of reshards
-between pairs of layouts, one reshards at random, two are annotated programs in fp32
-that are also compiled into a plan and executed.
+eleven are annotated programs of 2 to 40 ops, two such programs whose ops are first taken
+apart and raised again (graph phase), two such programs in fp32 that are also compiled
+into a plan and executed, four are resolved programs of reshards between pairs of layouts,
+and one reshards at random.
 
 A failure is shrunk; the program and the command that shows it go to --failures. Ends
 with what was refused, by message, and the coverage: programs per registered op, and
@@ -35,16 +36,20 @@ FULL_COVERAGE_FROM = 200
 
 
 def family_of(seed):
-    return {3: "pairs", 8: "pairs", 13: "pairs", 18: "pairs", 10: "reshards", 6: "plan", 16: "plan"}.get(seed % 20, "annotated")
+    pairs, plans, graphs = dict.fromkeys((3, 8, 13, 18), "pairs"), dict.fromkeys((6, 16), "plan"), dict.fromkeys((1, 11), "graph")
+    return {**pairs, **plans, **graphs, 10: "reshards"}.get(seed % 20, "annotated")
 
 
 def program_of(seed):
     family = family_of(seed)
     if family == "pairs":
-        return reshard_pairs.generate(seed, seed // 5)
-    if family == "reshards":
-        return reshard_pairs.generate_random(seed)
-    return generator.generate(seed, plain=family == "plan")
+        program = reshard_pairs.generate(seed, seed // 5)
+    elif family == "reshards":
+        program = reshard_pairs.generate_random(seed)
+    else:
+        program = generator.generate(seed, plain=family == "plan", graph=family == "graph")
+    checker.choose_flags(program, graph=family == "graph")
+    return program
 
 
 def features_of(program):

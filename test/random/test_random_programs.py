@@ -53,7 +53,7 @@ def test_the_same_seed_gives_the_same_program():
 def sabotage(program, folder, pattern, replacement):
     """The verdict on a program whose last dump is edited; None if nothing matches."""
     folder.mkdir(exist_ok=True)
-    compiled, _ = checker.compile_batch([program], checker.flags_of(program))
+    compiled, _ = checker.compile_batch([program], program.flags)
     dumps = compiled.get(program.name, [])
     if not dumps:
         return None
@@ -93,7 +93,7 @@ def test_a_fault_is_seen_and_shrunk(tmp_path):
 
 def test_a_crash_and_a_refusal_are_told_apart(tmp_path):
     program = random_programs.program_of(0)
-    program.mesh = {"tp": 2}
+    program.mesh, program.links = {"tp": 2}, {}
     for value in program.arguments + [result for node in program.nodes for result in node.results]:
         value.sharding = None
     program.outputs = [(value, None) for value, _ in program.outputs]
