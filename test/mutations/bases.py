@@ -6,13 +6,12 @@ gives None (green) or what it said (red). Each stands for the tests that make th
 comparison on what the compiler makes; `CHECKS` names them.
 """
 
+import pathlib
 import re
 import subprocess
 import sys
 
 import numpy as np
-
-import pathlib
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "random"))
@@ -35,10 +34,9 @@ class Base:
 
     # The models, sharded over tp.
 
-    def compile(self, model, mesh, dims):
+    def compile(self, model, mesh, dims, *flags):
         self.model = model
-        self.arguments = tools.compile_arguments(model, mesh, dims)
-        tools.run("dshard-opt", *self.arguments, "--quiet", f"--dump-phases-to={self.folder}", "--to=plan", "--emit=mlir",
+        tools.run("dshard-opt", *tools.compile_arguments(model, mesh, dims), *flags, "--quiet", f"--dump-phases-to={self.folder}", "--to=plan", "--emit=mlir",
                   "-o", self.folder / "plan.mlir")
         for path in self.folder.glob("[0-9]-*.mlir"):
             self.phases[path.stem.split("-")[1]] = path.read_text()
@@ -53,17 +51,20 @@ class Base:
         self.arrays, self.outputs = tools.mlp_inputs(16), ["y"]
         self.compile(filled("mlp"), "tp=2", {"batch": 16})
 
-    def llama(self, filled, mesh):
+    def llama(self, filled, mesh, *flags):
         # Padded on the left: the first queries of a row attend nothing.
         self.arrays, self.outputs = tools.llama_inputs(256, 2, 16, "left"), ["logits"]
         self.arrays["input_ids"][0, :2] = -1, -256  # negative ids count from the end
-        self.compile(filled("llama-small"), mesh, {"batch": 2, "seq": 16})
+        self.compile(filled("llama-small"), mesh, {"batch": 2, "seq": 16}, *flags)
 
     def make_llama(self, filled):
         self.llama(filled, "tp=2")
 
     def make_llama_tp4(self, filled):
         self.llama(filled, "tp=4")
+
+    def make_llama_sharded(self, filled):
+        self.llama(filled, "dp_shard=2,tp=2", "--sequence-parallel")
 
     # A small annotated program with every collective.
 
@@ -72,7 +73,8 @@ class Base:
         self.inputs = ["--random-inputs=1"]
         text = self.reference.read_text()
         self.phases["annotate"] = text
-        for phase, flags in (("resolve", checker.RESOLVE), ("local", checker.LOCAL), ("schedule", checker.SCHEDULE)):
+        resolve = [flag for flag in checker.RESOLVE if "fully-shard" not in flag]
+        for phase, flags in (("resolve", resolve), ("local", checker.LOCAL), ("schedule", checker.SCHEDULE)):
             done = subprocess.run([checker.tool("dshard-opt"), *flags], input=text, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
             text = self.phases[phase] = done.stdout

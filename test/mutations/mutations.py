@@ -121,6 +121,17 @@ mutation("another epsilon", "llama", PASSES, sub(r"epsilon = 9\.99\d+E-7", "epsi
 mutation("gate and up exchanged", "llama", PASSES, sub(r"(dshard\.swiglu) (%\w+), (%\w+)", r"\1 \3, \2"))
 mutation("residual of another layer", "llama", PASSES, sub(r"(dshard\.add )(%\w+)(, %\w+ .*layers\.1\")", r"\1%11\3"))
 
+# Fully-sharded parameters and sequence parallelism.
+
+mutation("a unit is gathered over tp", "llama-sharded", RANDOM, sub(r'(over \[)"dp_shard"(\] why "gather the 9 parameters of model\.layers\.0")', r'\1"tp"\2'))
+mutation("two parameters of a unit are exchanged", "llama-sharded", RANDOM, sub(r"(dshard\.all_gather %arg\d+, %arg\d+, )(%arg\d+), (%arg\d+)", r"\1\3, \2", at=1))
+mutation("a sequence shard is summed as a maximum", "llama-sharded", RANDOM, sub(r"(dshard\.reduce_scatter +)sum", r"\1max"))
+mutation("the sequence is gathered over dp_shard", "llama-sharded", RANDOM, sub(r'(all_gather %\d+ dims \[1\] over \[)"tp"', r'\1"dp_shard"'))
+mutation("a residual skips its reduce_scatter", "llama-sharded", RANDOM,
+         sub(r"dshard\.reduce_scatter +sum (%\w+) dims \[1\] (over.*o_proj)", r"dshard.local_slice \1 dim 1 \2"))
+mutation("stored shards lie in the order of the other axis first", "llama-sharded", RANDOM,
+         sub(r'(\{"tp"), "dp_shard"(\}, \{\} \]>, dshard\.weight = #dshard\.weight<"model\.embed_tokens)', r'{"dp_shard", "tp"\2'))
+
 # Gates of the phases.
 
 mutation("drop the reshard of a partial product", "mixed", PARTIAL_GATE, drop_op(r'reshard .*row-parallel output of product'), "partial")
@@ -158,6 +169,13 @@ mutation("an output port of another shape", "llama", PLAN_VERIFIER,
          sub(r'(plan\.output "logits" .*sharding <\[\{\}, \{\}, \{)"tp"', r"\1"), "plan_v9|local")
 mutation("ranks of one group issue different collectives", "llama", PLAN_VERIFIER, sub(r"(plan\.all_reduce .*reduction = )0", r"\1#plan.table<4>"), "table|literal|plan_v")
 
+mutation("a reduce_scatter is missing", "llama-sharded", PLAN_VERIFIER, sub(r"^ *plan\.reduce_scatter .*o_proj.*\n", ""), "plan_v1")
+
+mutation("the plan's gather interleaves a weight", "llama-sharded", EXECUTION, sub(r"outer = \[1, 1, 1\], inner = \[64, 1, 128\]", "outer = [1, 1, 32], inner = [64, 1, 128]"), "differs by up to|plan_v4")
+mutation("the plan gathers a unit over tp", "llama-sharded", EXECUTION, sub(r"(plan\.all_gather .*group = )0(.*gather the 9)", r"\g<1>1\2"))
+mutation("the plan stores shards in the order of the other axis first", "llama-sharded", EXECUTION, sub(r"\[0, 128, 64, 192\]", "[0, 64, 128, 192]"))
+mutation("the plan's reduce_scatter takes the maximum", "llama-sharded", EXECUTION, sub(r"(plan\.reduce_scatter .*reduction = )0", r"\g<1>1"))
+mutation("the plan's gather interleaves the sequence", "llama-sharded", EXECUTION, sub(r"(plan\.all_gather in\(%\w+\) .*)outer = \[1\], inner = \[64\]", r"\1outer = [8], inner = [64]"), "differs by up to|plan_v4")
 mutation("the plan drops an all_reduce", "llama", EXECUTION, sub(r"^ *plan\.all_reduce .*o_proj.*\n", ""))
 mutation("the plan's all_reduce takes the maximum", "llama", EXECUTION, sub(r"(plan\.all_reduce .*reduction = )0", r"\g<1>1"))
 mutation("every rank loads the first shard", "llama", EXECUTION, sub(r"plan\.table over \[0\] \[0, 32\]", "plan.table over [0] [0, 0]"))
