@@ -113,3 +113,15 @@ func.func @path(%x: tensor<4xf32> {dshard.sharding = #dshard.sharding<[{} ]>}) -
   return %0 : tensor<4xf32>
 }
 }
+
+// -----
+
+// resolved_c7: written as it is not stored.
+module attributes {dshard.mesh = #dshard.mesh<"tp"=2>} {
+func.func @state_sharding(%cache: tensor<4xf32> {dshard.state = "cache", dshard.sharding = #dshard.sharding<[{"tp"} ]>},
+    %x: tensor<4xf32> {dshard.sharding = #dshard.sharding<[{} ]>})
+    -> (tensor<4xf32> {dshard.state = "cache", dshard.sharding = #dshard.sharding<[{} ]>}) {
+  // expected-error@+1 {{'func.return' op writes state 'cache' as [{} ], but it is stored as [{"tp"} ]}}
+  return %x : tensor<4xf32>
+}
+}
