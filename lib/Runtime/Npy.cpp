@@ -5,11 +5,8 @@
 #include "dshard/Support/File.h"
 #include "dshard/Support/Text.h"
 
-#include <cerrno>
+#include <algorithm>
 #include <cstring>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 using namespace dshard;
 using plan::DataType;
@@ -27,14 +24,6 @@ const TypeName typeNames[] = {
     {"u4", DataType::u32},     {"i8", DataType::i64}, {"u8", DataType::u64},
     {"f2", DataType::f16},     {"f4", DataType::f32}, {"f8", DataType::f64},
     {"V2", DataType::bf16}};
-
-struct Descriptor {
-  int file = -1;
-  ~Descriptor() {
-    if (file >= 0)
-      ::close(file);
-  }
-};
 
 /// What stands behind a key of the header's dictionary, up to the end.
 Result<std::string> behindKey(const std::string &header, const char *key) {
@@ -108,43 +97,25 @@ Status parseHeader(const std::string &header, DataType wanted,
                          "numpy.ascontiguousarray(x)");
   return Status();
 }
-
-/// Reads exactly `size` bytes.
-bool readAll(int file, void *to, uint64_t size) {
-  char *next = static_cast<char *>(to);
-  while (size) {
-    ssize_t now = ::read(file, next, size < (1u << 30) ? size : 1u << 30);
-    if (now < 0 && errno == EINTR)
-      continue;
-    if (now <= 0)
-      return false;
-    next += now;
-    size -= static_cast<uint64_t>(now);
-  }
-  return true;
-}
 } // namespace
 
 Result<NpyArray> dshard::readNpy(const std::string &path, DataType wanted) {
   auto failed = [&](const std::string &why) {
     return Status::error(path + ": " + why);
   };
-  Descriptor input;
-  input.file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  struct stat info;
-  if (input.file < 0 || fstat(input.file, &info) != 0)
-    return failed(std::string("cannot read: ") + std::strerror(errno));
-  if (!S_ISREG(info.st_mode))
-    return failed("not a file");
-  uint64_t fileSize = static_cast<uint64_t>(info.st_size);
-  unsigned char start[12];
-  if (fileSize < 10 || !readAll(input.file, start, 10) ||
-      std::memcmp(start, "\x93NUMPY", 6) != 0)
+  Result<InputFile> input = InputFile::open(path);
+  if (!input)
+    return input.status();
+  uint64_t fileSize = input->size();
+  unsigned char start[12] = {};
+  if (Status status =
+          input->readAt(start, std::min<uint64_t>(sizeof(start), fileSize), 0);
+      !status)
+    return status;
+  if (fileSize < 10 || std::memcmp(start, "\x93NUMPY", 6) != 0)
     return failed("not a .npy file");
   uint64_t before = 10, headerSize = start[8] | start[9] << 8;
   if (start[6] == 2 || start[6] == 3) {
-    if (!readAll(input.file, start + 10, 2))
-      return failed("not a .npy file: it ends in its header");
     headerSize |= static_cast<uint64_t>(start[10]) << 16 |
                   static_cast<uint64_t>(start[11]) << 24;
     before = 12;
@@ -152,12 +123,13 @@ Result<NpyArray> dshard::readNpy(const std::string &path, DataType wanted) {
     return failed(".npy version " + std::to_string(start[6]) +
                   " is not supported");
   }
-  if (headerSize > largestHeader || headerSize > fileSize - before)
+  if (headerSize > largestHeader || before > fileSize ||
+      headerSize > fileSize - before)
     return failed("not a .npy file: its header has " +
                   std::to_string(headerSize) + " bytes");
   std::string header(headerSize, 0);
-  if (!readAll(input.file, header.data(), headerSize))
-    return failed("not a .npy file: it ends in its header");
+  if (Status status = input->readAt(header.data(), headerSize, before); !status)
+    return status;
   NpyArray array;
   if (Status status = parseHeader(header, wanted, array); !status)
     return failed(status.message());
@@ -171,8 +143,10 @@ Result<NpyArray> dshard::readNpy(const std::string &path, DataType wanted) {
   if (!data)
     return failed(data.status().message());
   array.data = std::move(*data);
-  if (!readAll(input.file, array.data.data(), bytes))
-    return failed("cannot read its data");
+  if (Status status =
+          input->readAt(array.data.data(), bytes, before + headerSize);
+      !status)
+    return status;
   return array;
 }
 

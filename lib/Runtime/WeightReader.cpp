@@ -3,18 +3,13 @@
 #include "dshard/Runtime/WeightReader.h"
 
 #include "dshard/Runtime/Cpu/Convert.h"
-#include "dshard/Support/File.h"
 #include "dshard/Support/Half.h"
 #include "dshard/Support/Philox.h"
 
 #include <algorithm>
 #include <cerrno>
-#include <climits>
 #include <cstdlib>
 #include <cstring>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 using namespace dshard;
 using cpu::elementBytes;
@@ -89,31 +84,25 @@ Status WeightReader::openFile(uint32_t index) {
   Result<std::string> path = resolve(name);
   if (!path)
     return path.status();
-  File &opened = files[index];
-  opened.path = *path;
-  opened.descriptor = ::open(path->c_str(), O_RDONLY | O_CLOEXEC);
-  if (opened.descriptor < 0)
-    return Status::error("weights file '" + *path +
-                         "' cannot be read: " + std::strerror(errno));
-  struct stat info;
-  if (fstat(opened.descriptor, &info) != 0 || !S_ISREG(info.st_mode))
-    return Status::error("weights file '" + *path + "' is not a file");
-  opened.size = static_cast<uint64_t>(info.st_size);
+  Result<InputFile> opened = InputFile::open(*path);
+  if (!opened)
+    return Status::error("weights file " + opened.status().message());
+  files[index] = std::move(*opened);
   return Status();
 }
 
 Status WeightReader::checkSource(uint32_t index) {
   const plan::WeightSource &source = *plan.plan().sources()->Get(index);
   const plan::WeightFile &file = *plan.plan().files()->Get(source.file());
-  const File &opened = files[source.file()];
+  const InputFile &opened = files[source.file()];
   std::string path(plan.string(file.path()));
   std::string tensor(plan.string(source.name()));
-  if (source.offset() > opened.size ||
-      source.length() > opened.size - source.offset())
-    return Status::error("weights file '" + path + "' is too short: tensor '" +
-                         tensor + "' needs " +
-                         std::to_string(source.offset() + source.length()) +
-                         " bytes, the file has " + std::to_string(opened.size));
+  if (source.offset() > opened.size() ||
+      source.length() > opened.size() - source.offset())
+    return Status::error(
+        "weights file '" + path + "' is too short: tensor '" + tensor +
+        "' needs " + std::to_string(source.offset() + source.length()) +
+        " bytes, the file has " + std::to_string(opened.size()));
   if (!source.has_identity())
     return Status();
   auto changed = [&](const std::string &how) {
@@ -121,13 +110,13 @@ Status WeightReader::checkSource(uint32_t index) {
                          "' changed since compilation: " + how +
                          "; compile the model again");
   };
-  if (file.size() && file.size() != opened.size)
+  if (file.size() && file.size() != opened.size())
     return changed("it had " + std::to_string(file.size()) + " bytes and has " +
-                   std::to_string(opened.size));
+                   std::to_string(opened.size()));
   if (source.length() == 0)
     return Status();
   Result<MappedFile> range = MappedFile::mapRange(
-      opened.descriptor, source.offset(), source.length(), opened.path);
+      opened.descriptor(), source.offset(), source.length(), opened.path());
   if (!range)
     return range.status();
   if (plan::weightIdentity(range->data(), range->size()) != source.identity())
@@ -150,7 +139,7 @@ WeightReader::open(const plan::Reader &plan, WeightOptions options) {
     uint32_t file = plan.plan().sources()->Get(i)->file();
     if (reader->isDrawn(i))
       continue;
-    if (reader->files[file].descriptor < 0)
+    if (!reader->files[file].isOpen())
       if (Status status = reader->openFile(file); !status)
         return status;
     if (Status status = reader->checkSource(i); !status)
@@ -168,12 +157,6 @@ bool WeightReader::isDrawn(uint32_t source) const {
   const plan::Provenance *provenance = root.provenance();
   return !provenance || !provenance->model() ||
          path != std::string_view(provenance->model()->c_str());
-}
-
-WeightReader::~WeightReader() {
-  for (const File &file : files)
-    if (file.descriptor >= 0)
-      ::close(file.descriptor);
 }
 
 /// One LOAD_SLICE at work: its box is cut until a piece is one read.
@@ -348,25 +331,10 @@ Status WeightReader::Slice::readRun(int64_t begin, int64_t count, char *to) {
     draw(begin, count, to);
     return Status();
   }
-  const File &file = reader.files[source.file()];
-  uint64_t offset = source.offset() + begin * size;
-  uint64_t left = count * size;
-  while (left) {
-    ssize_t now =
-        ::pread(file.descriptor, to, std::min<uint64_t>(left, 1 << 30),
-                static_cast<off_t>(offset));
-    if (now < 0 && errno == EINTR)
-      continue;
-    if (now <= 0)
-      return Status::error("weights file '" + file.path +
-                           "' cannot be read at byte " +
-                           std::to_string(offset) + ": " +
-                           (now < 0 ? std::strerror(errno) : "it ends there"));
-    to += now;
-    offset += now;
-    left -= now;
-  }
-  return Status();
+  Status status = reader.files[source.file()].readAt(
+      to, static_cast<uint64_t>(count * size),
+      source.offset() + static_cast<uint64_t>(begin * size));
+  return status ? status : Status::error("weights file " + status.message());
 }
 
 Status WeightReader::loadSlice(const SliceRequest &request) {

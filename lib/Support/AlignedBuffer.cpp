@@ -23,13 +23,13 @@ AlignedBuffer::~AlignedBuffer() {
     munmap(bytes, mappedSize);
 }
 
-Result<AlignedBuffer> AlignedBuffer::allocate(uint64_t size, const char *what,
-                                              bool hugePages) {
+Result<AlignedBuffer> AlignedBuffer::allocate(uint64_t size, const char *what) {
   AlignedBuffer buffer;
   if (size == 0)
     return Result<AlignedBuffer>(std::move(buffer));
   uint64_t mapped = (size + pageSize - 1) / pageSize * pageSize;
   void *memory = MAP_FAILED;
+  errno = ENOMEM;
   if (mapped >= size)
     memory = mmap(nullptr, mapped, PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -37,7 +37,7 @@ Result<AlignedBuffer> AlignedBuffer::allocate(uint64_t size, const char *what,
     return Status::error("cannot allocate " + formatBytes(size) + " for " +
                          what + ": " + std::strerror(errno));
   // Advice only: a kernel without huge pages refuses, and nothing is lost.
-  (void)madvise(memory, mapped, hugePages ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+  (void)madvise(memory, mapped, MADV_NOHUGEPAGE);
   buffer.bytes = static_cast<uint8_t *>(memory);
   buffer.byteCount = size;
   buffer.mappedSize = mapped;

@@ -186,10 +186,14 @@ TEST(File, WritesWholeOrNotAtAll) {
                         mapped->size()),
             "new");
   EXPECT_EQ(unlink(path.c_str()), 0);
+  EXPECT_TRUE(FileWriter::check(path).ok());
+  EXPECT_FALSE(FileWriter::check(folder).ok());
+  EXPECT_FALSE(FileWriter::check(folder + "/none/x").ok());
   EXPECT_EQ(rmdir(folder.c_str()), 0); // nothing else was left in it
   EXPECT_EQ(readFile(path).status().message(),
             path + ": cannot open: No such file or directory");
   EXPECT_FALSE(FileWriter::open(folder + "/none/x").ok());
+  EXPECT_EQ(readFile("/proc/self/status")->compare(0, 5, "Name:"), 0);
   EXPECT_EQ(readFile("/").status().message(),
             "/: cannot open: not a regular file");
 }

@@ -16,6 +16,7 @@
 
 #include "dshard/Plan/PlanReader.h"
 #include "dshard/Runtime/Operations.h"
+#include "dshard/Support/File.h"
 
 #include <atomic>
 #include <memory>
@@ -50,7 +51,6 @@ public:
   /// Opens and checks every file that a source lies in. `plan` outlives it.
   static Result<std::unique_ptr<WeightReader>> open(const plan::Reader &plan,
                                                     WeightOptions options);
-  ~WeightReader();
 
   /// Thread safe.
   Status loadSlice(const SliceRequest &request);
@@ -69,12 +69,7 @@ private:
 
   const plan::Reader &plan;
   WeightOptions options;
-  struct File {
-    std::string path; // as it was found
-    int descriptor = -1;
-    uint64_t size = 0;
-  };
-  std::vector<File> files;
+  std::vector<InputFile> files; // by index of Plan.files; some are not needed
   std::atomic<uint64_t> done{0};
 };
 

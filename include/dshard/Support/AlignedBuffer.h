@@ -2,8 +2,8 @@
 //
 // Bytes at a multiple of 64 (a cache line, an AVX-512 register). Memory comes
 // zeroed from the system and is not touched: pages become real when they are
-// written. Huge pages are off unless asked for, since they make the process's
-// high-water mark depend on the machine.
+// written. Huge pages are off: they make the process's high-water mark depend
+// on the machine.
 //
 //===----------------------------------------------------------------------===//
 #ifndef DSHARD_SUPPORT_ALIGNEDBUFFER_H
@@ -26,8 +26,7 @@ public:
   ~AlignedBuffer();
 
   /// `size` zero bytes. `what` names the memory in the error ("the arena").
-  static Result<AlignedBuffer> allocate(uint64_t size, const char *what,
-                                        bool hugePages = false);
+  static Result<AlignedBuffer> allocate(uint64_t size, const char *what);
 
   uint8_t *data() const { return bytes; }
   uint64_t size() const { return byteCount; }

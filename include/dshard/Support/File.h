@@ -17,10 +17,14 @@ namespace dshard {
 
 /// A file that appears whole or not at all: bytes go to a temporary file in the
 /// same folder, which `commit` renames. Without `commit` nothing is left
-/// behind.
+/// behind. A device or a pipe that is already there (/dev/stdout) is written
+/// directly: it must not be replaced.
 class FileWriter {
 public:
   static Result<FileWriter> open(std::string path);
+  /// Says why open() would fail, before there is anything to write. Changes
+  /// nothing.
+  static Status check(const std::string &path);
   FileWriter(FileWriter &&other) noexcept;
   FileWriter &operator=(FileWriter &&other) noexcept;
   ~FileWriter();
@@ -36,7 +40,32 @@ private:
 
 /// FileWriter in one call.
 Status writeFile(const std::string &path, const void *data, uint64_t size);
+/// All of a regular file, also where its size is not known before (/proc).
 Result<std::string> readFile(const std::string &path);
+
+/// A regular file open for reading. Anything else is refused without waiting,
+/// a pipe that nobody writes too.
+class InputFile {
+public:
+  static Result<InputFile> open(const std::string &path);
+  InputFile() = default;
+  InputFile(InputFile &&other) noexcept { *this = std::move(other); }
+  InputFile &operator=(InputFile &&other) noexcept;
+  ~InputFile();
+
+  bool isOpen() const { return number >= 0; }
+  int descriptor() const { return number; }
+  const std::string &path() const { return name; }
+  /// Bytes when it was opened.
+  uint64_t size() const { return byteCount; }
+  /// Bytes [offset, offset + size), all of them. Thread safe.
+  Status readAt(void *to, uint64_t size, uint64_t offset) const;
+
+private:
+  std::string name;
+  int number = -1;
+  uint64_t byteCount = 0;
+};
 
 /// A file, or a range of one, mapped for reading. Do not change the file
 /// meanwhile.

@@ -8,13 +8,14 @@
 // The exact definition, which scripts/fill-weights repeats in numpy bit for
 // bit:
 //
-//   hash      = FNV-1a 64 of the UTF-8 bytes of the tensor's name
-//   key64     = seed XOR hash                  (seed: unsigned 64 bits, default
-//   0) key       = (low 32 bits of key64, high 32 bits of key64) counter   =
-//   (low 32 bits of i / 4, high 32 bits of i / 4, 0, 0) word(i)   =
-//   philox4x32_10(counter, key)[i % 4] unit(i)   = (word(i) >> 8) * 2^-24 in
-//   [0, 1), exact in f32 symmetric(i) = ((word(i) >> 8) - 2^23) * 2^-23   in
-//   [-1, 1), exact in f32
+//   seed         = unsigned 64 bits, 0 unless given
+//   hash         = FNV-1a 64 of the UTF-8 bytes of the tensor's name
+//   key64        = seed XOR hash
+//   key          = (low 32 bits of key64, high 32 bits of key64)
+//   counter      = (low 32 bits of i / 4, high 32 bits of i / 4, 0, 0)
+//   word(i)      = philox4x32_10(counter, key)[i % 4]
+//   unit(i)      = (word(i) >> 8) * 2^-24           in [0, 1), exact in f32
+//   symmetric(i) = ((word(i) >> 8) - 2^23) * 2^-23  in [-1, 1), exact in f32
 //
 // i is the row-major index in the whole (global) tensor; for a weight, in the
 // tensor as its bytes lie in the file (before any transposition).
@@ -25,8 +26,7 @@
 //                        that a fused multiply-add changes nothing)
 //   floating-point input: symmetric(i)
 //   integer input in [low, low + count), 1 <= count <= 2^32:
-//                        low + ((word(i) * count) >> 32)      in 64-bit
-//                        integers
+//                        low + ((word(i) * count) >> 32) in 64-bit integers
 //   boolean input, mask: true (1)
 //
 // A value of another floating-point type is the f32 value converted (round to
