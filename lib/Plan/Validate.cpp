@@ -196,6 +196,10 @@ Status Validator::weights() {
 }
 
 Status Validator::states() {
+  if (plan.state_size() > maxRegion)
+    return Status::error("metadata: states have " +
+                         std::to_string(plan.state_size()) +
+                         " bytes, at most " + std::to_string(maxRegion));
   for (uint32_t i = 0; i < plan.states()->size(); ++i) {
     const State &state = *plan.states()->Get(i);
     std::string what = "state " + std::to_string(i);

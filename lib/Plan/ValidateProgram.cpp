@@ -362,6 +362,12 @@ Status Validator::program(uint32_t index) {
     return Status::error("metadata: " + what + " has " +
                          std::to_string(program.streams()) + " streams and " +
                          std::to_string(program.events()) + " events");
+  if (std::max(program.arena_size(), program.thread_scratch()) > maxRegion)
+    return Status::error("metadata: " + what + " has an arena of " +
+                         std::to_string(program.arena_size()) +
+                         " and a scratch of " +
+                         std::to_string(program.thread_scratch()) +
+                         " bytes, at most " + std::to_string(maxRegion));
   if (Status s = buffers(program, what); !s)
     return s;
   if (Status s = blocks(program, what); !s)

@@ -210,9 +210,9 @@ Status SizeCheck::attention() {
   if (int u = op.use("mask"); u >= 0 && buffer(u).dtype() != DataType::boolean)
     return fail(name(u) + " is " + toString(buffer(u).dtype()) +
                 ", expected bool");
-  if (int u = op.use("lse"); u >= 0 && !isFloat(buffer(u).dtype()))
+  if (int u = op.use("lse"); u >= 0 && buffer(u).dtype() != DataType::f32)
     return fail(name(u) + " is " + toString(buffer(u).dtype()) +
-                ", expected a floating-point type");
+                ", expected f32");
   return Status();
 }
 

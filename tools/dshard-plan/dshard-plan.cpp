@@ -8,6 +8,7 @@
 #include "dshard/Support/Json.h"
 #include "dshard/Support/Text.h"
 
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -206,7 +207,7 @@ static int explain(const plan::Reader &reader) {
   return 0;
 }
 
-int main(int argc, char **argv) {
+static int run(int argc, char **argv) {
   static const std::vector<std::string> commands = {
       "print", "verify", "stat", "diff", "explain", "report", "estimate"};
   std::vector<std::string> arguments;
@@ -267,4 +268,12 @@ int main(int argc, char **argv) {
         std::to_string(plan.programs()->size()) + " programs, " +
         std::to_string(instructions) + " instructions\n");
   return 0;
+}
+
+int main(int argc, char **argv) {
+  int status = run(argc, argv);
+  if (std::fflush(stdout) != 0 || std::ferror(stdout))
+    return fail(1, std::string("cannot write to standard output: ") +
+                       std::strerror(errno));
+  return status;
 }

@@ -2,8 +2,8 @@
 //
 //   offset 0                FileHeader, 64 bytes
 //   metadataOffset (64)     FlatBuffer of plan.fbs
-//   sectionsOffset          sections, page aligned; Image.offset counts from
-//   here fileSize
+//   sectionsOffset          sections, page aligned (Image.offset counts from
+//                           here), up to fileSize
 //
 // All numbers are little endian. The checksum is XXH3-128 of the first 48 bytes
 // of the header followed by everything after the header: every byte of the file
@@ -32,7 +32,8 @@ constexpr uint64_t bufferAlignment = 64;
 constexpr int64_t maxDims = 8;
 constexpr uint32_t maxRanks = 1u << 20;
 constexpr uint32_t maxStreams = 64;
-constexpr uint32_t maxNesting = 64; // of blocks
+constexpr uint32_t maxNesting = 64;               // of blocks
+constexpr uint64_t maxRegion = uint64_t{1} << 48; // bytes of states, arena, ...
 
 struct Hash128 {
   uint64_t low = 0;
