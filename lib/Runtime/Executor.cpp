@@ -51,11 +51,11 @@ Executor::Executor(const LoadedPlan &loaded, uint32_t rank, Device device,
     tables.push_back(loaded.topology->tableEntry(table, rank));
 }
 
-Executor::~Executor() {
-  device.functions->release(device.state, base, planned.total());
-}
+Executor::~Executor() { device.functions->release(device.state, base); }
 
 Status Executor::allocate() {
+  if (base)
+    return Status();
   void *memory = nullptr;
   if (Status status = device.functions->allocate(
           device.state, planned.total(), "states, arena and scratch of a rank",

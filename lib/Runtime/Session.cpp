@@ -8,6 +8,7 @@
 #include "dshard/Support/Text.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 using namespace dshard;
@@ -41,9 +42,8 @@ Session::create(std::unique_ptr<plan::Reader> reader, SessionOptions options) {
   if (target.compare(0, 3, "cpu") != 0)
     return failed(Status::error("plan is for '" + target +
                                 "'; this runtime runs cpu plans only"));
-  if (session->options.verify)
-    if (Status status = plan::verifyPlan(plan); !status)
-      return failed(status);
+  if (Status status = plan::verifyPlan(plan); !status)
+    return failed(status);
   std::vector<std::string> features;
   for (const flatbuffers::String *feature : *plan.features())
     features.push_back(feature->str());
@@ -85,6 +85,10 @@ Session::create(std::unique_ptr<plan::Reader> reader, SessionOptions options) {
     session->devices.push_back(
         std::make_unique<cpu::CpuDevice>(session->workers));
     cpu::CpuDevice &device = *session->devices.back();
+    if (Status status = device.threads().status(); !status)
+      return failed(Status::error("rank " + std::to_string(rank) + " of " +
+                                  std::to_string(count) + ": " +
+                                  status.message()));
     session->executors.push_back(std::make_unique<Executor>(
         session->loaded, rank, device.device(),
         session->communicators->communicator(rank, &device.threads())));
@@ -92,6 +96,8 @@ Session::create(std::unique_ptr<plan::Reader> reader, SessionOptions options) {
       return failed(status);
   }
   session->team = std::make_unique<cpu::ThreadPool>(count);
+  if (Status status = session->team->status(); !status)
+    return failed(Status::error("ranks: " + status.message()));
   return session;
 }
 
@@ -112,9 +118,11 @@ Status Session::load() {
   auto opened = WeightReader::open(*reader, options.weights);
   if (!opened)
     return opened.status();
-  weights = std::move(*opened);
-  loaded.weights = weights.get();
-  loading = weights.get();
+  loaded.weights = opened->get();
+  {
+    std::lock_guard<std::mutex> lock(loading);
+    weights = std::move(*opened);
+  }
   std::vector<Status> failures(executors.size());
   Status status = onAllRanks([&](uint32_t rank) {
     failures[rank] = executors[rank]->allocate();
@@ -122,10 +130,12 @@ Status Session::load() {
       failures[rank] = executors[rank]->run(reader->plan().load());
     return failures[rank];
   });
-  loadedTotal = weights->bytesDone();
-  loading = nullptr;
   loaded.weights = nullptr;
-  weights.reset();
+  {
+    std::lock_guard<std::mutex> lock(loading);
+    loadedTotal = weights->bytesDone();
+    weights.reset();
+  }
   if (!status) {
     // All ranks tend to say the same; one of them says it best.
     for (const Status &failure : failures)
@@ -138,8 +148,8 @@ Status Session::load() {
 }
 
 uint64_t Session::loadedBytes() const {
-  WeightReader *active = loading.load();
-  return active ? active->bytesDone() : loadedTotal;
+  std::lock_guard<std::mutex> lock(loading);
+  return weights ? weights->bytesDone() : loadedTotal;
 }
 
 RankMemory Session::plannedPerRank() const {
@@ -166,14 +176,6 @@ Status Session::entryError(std::string_view name) const {
                        join(names, ", "));
 }
 
-std::string Session::listPorts(
-    const flatbuffers::Vector<flatbuffers::Offset<plan::Port>> &ports) const {
-  std::vector<std::string> names;
-  for (const plan::Port *port : ports)
-    names.emplace_back(reader->string(port->name()));
-  return names.empty() ? "none" : join(names, ", ");
-}
-
 Result<const plan::Port *> Session::findPort(std::string_view entryName,
                                              bool input,
                                              std::string_view name) const {
@@ -190,7 +192,7 @@ Result<const plan::Port *> Session::findPort(std::string_view entryName,
   return Status::error("entry point '" + std::string(entryName) + "' has no " +
                        (input ? "input" : "output") + " '" + std::string(name) +
                        "'" + didYouMean(name, names) + "; it has " +
-                       listPorts(ports));
+                       (names.empty() ? "none" : join(names, ", ")));
 }
 
 Status Session::setScalar(std::string_view name, double value) {
@@ -201,8 +203,10 @@ Status Session::setScalar(std::string_view name, double value) {
     names.emplace_back(reader->string(scalar.name()));
     if (names.back() != name)
       continue;
+    // 2^31 and 2^63 are exact as doubles.
+    double bound = scalar.dtype() == plan::DataType::i32 ? 0x1p31 : 0x1p63;
     if (plan::isInteger(scalar.dtype()) &&
-        value != static_cast<double>(static_cast<int64_t>(value)))
+        !(value >= -bound && value < bound && value == std::floor(value)))
       return Status::error("scalar '" + std::string(name) + "' is " +
                            plan::toString(scalar.dtype()) + " and cannot be " +
                            formatDouble(value));
@@ -224,10 +228,6 @@ std::vector<uint32_t> Session::ranksOf(const plan::Entry &entry,
   std::vector<uint32_t> result;
   for (uint32_t rank = 0; rank < ranks->rankCount(); ++rank) {
     uint32_t coordinate = axis < 0 ? 0 : ranks->coordinate(rank, axis);
-    if (entry.actions()->size() == 0) {
-      result.push_back(rank);
-      continue;
-    }
     for (const plan::Action *action :
          *entry.actions()->Get(coordinate)->actions())
       if (entry.programs()->Get(action->stage()) == program) {
@@ -238,8 +238,8 @@ std::vector<uint32_t> Session::ranksOf(const plan::Entry &entry,
   return result;
 }
 
-/// Where a shard meets the global tensor. `count` is 0 for a shard that lies
-/// wholly in the padding.
+/// Copies a shard's part of the global tensor (in) to the shard (out); nothing
+/// where the shard lies wholly in the padding.
 static StridedCopy shardCopy(const std::vector<int64_t> &global,
                              const std::vector<int64_t> &local,
                              const std::vector<int64_t> &origin,
@@ -257,54 +257,6 @@ static StridedCopy shardCopy(const std::vector<int64_t> &global,
     localStride *= local[i];
   }
   return copy;
-}
-
-template <typename T>
-static Status checkRange(const T *data, int64_t count, const plan::Port &port,
-                         const std::string &name) {
-  for (int64_t i = 0; i < count; ++i) {
-    int64_t x = static_cast<int64_t>(data[i]);
-    if (x < port.range_min() || x > port.range_max())
-      return Status::error("input '" + name + "' has the value " +
-                           std::to_string(x) + " at element " +
-                           std::to_string(i) + "; allowed are " +
-                           std::to_string(port.range_min()) + " to " +
-                           std::to_string(port.range_max()));
-  }
-  return Status();
-}
-
-static Status checkValues(const plan::Port &port, const TensorView &tensor,
-                          const std::string &name) {
-  int64_t count = plan::elementCount(tensor.dims);
-  switch (tensor.type) {
-  case plan::DataType::i64:
-    return checkRange(static_cast<const int64_t *>(tensor.data), count, port,
-                      name);
-  case plan::DataType::i32:
-    return checkRange(static_cast<const int32_t *>(tensor.data), count, port,
-                      name);
-  case plan::DataType::i16:
-    return checkRange(static_cast<const int16_t *>(tensor.data), count, port,
-                      name);
-  case plan::DataType::i8:
-    return checkRange(static_cast<const int8_t *>(tensor.data), count, port,
-                      name);
-  case plan::DataType::u8:
-    return checkRange(static_cast<const uint8_t *>(tensor.data), count, port,
-                      name);
-  case plan::DataType::u16:
-    return checkRange(static_cast<const uint16_t *>(tensor.data), count, port,
-                      name);
-  case plan::DataType::u32:
-    return checkRange(static_cast<const uint32_t *>(tensor.data), count, port,
-                      name);
-  case plan::DataType::u64:
-    return checkRange(static_cast<const uint64_t *>(tensor.data), count, port,
-                      name);
-  default:
-    return Status();
-  }
 }
 
 Status Session::checkInput(std::string_view entryName, std::string_view name,
@@ -326,19 +278,24 @@ Status Session::checkInput(std::string_view entryName, std::string_view name,
   if (global.size() > maxDims)
     return Status::error("input '" + text + "' has more than " +
                          std::to_string(maxDims) + " dims");
-  return port.has_range() ? checkValues(port, tensor, text) : Status();
+  int64_t index, value;
+  if (port.has_range() &&
+      cpu::findOutside(tensor.data, tensor.type,
+                       plan::elementCount(tensor.dims), port.range_min(),
+                       port.range_max(), index, value))
+    return Status::error("input '" + text + "' has the value " +
+                         std::to_string(value) + " at element " +
+                         std::to_string(index) + "; allowed are " +
+                         std::to_string(port.range_min()) + " to " +
+                         std::to_string(port.range_max()));
+  return Status();
 }
 
-Status Session::setInput(std::string_view entryName, std::string_view name,
-                         const TensorView &tensor) {
-  if (Status status = checkInput(entryName, name, tensor); !status)
-    return status;
-  if (!ready)
-    return Status::error("the session is not loaded");
-  const plan::Port &port = **findPort(entryName, /*input=*/true, name);
+void Session::copyInput(const plan::Entry &entry, const plan::Port &port,
+                        const TensorView &tensor) {
   std::vector<int64_t> local = dimsOf(*port.local());
   int64_t size = elementBytes(tensor.type);
-  for (uint32_t rank : ranksOf(*findEntry(entryName), port.program())) {
+  for (uint32_t rank : ranksOf(entry, port.program())) {
     char *to = static_cast<char *>(
         executors[rank]->address(port.program(), port.buffer()));
     if (to == tensor.data)
@@ -355,6 +312,15 @@ Status Session::setInput(std::string_view entryName, std::string_view name,
                      static_cast<const char *>(tensor.data) + offset * size,
                      tensor.type, to, tensor.type);
   }
+}
+
+Status Session::setInput(std::string_view entryName, std::string_view name,
+                         const TensorView &tensor) {
+  if (Status status = checkInput(entryName, name, tensor); !status)
+    return status;
+  if (!ready)
+    return Status::error("the session is not loaded");
+  copyInput(*findEntry(entryName), **findPort(entryName, true, name), tensor);
   return Status();
 }
 
@@ -378,19 +344,20 @@ Status Session::checkInputs(std::string_view entryName,
   }
   if (missing.empty())
     return Status();
-  return Status::error("entry point '" + std::string(entryName) +
-                       "' also needs the input" +
-                       (missing.size() > 1 ? "s " : " ") + join(missing, ", "));
+  return Status::error(std::string("no value for the input") +
+                       (missing.size() > 1 ? "s " : " ") + join(missing, ", ") +
+                       " of entry point '" + std::string(entryName) + "'");
 }
 
 Status Session::setInputs(std::string_view entryName,
                           const NamedTensors &tensors) {
   if (Status status = checkInputs(entryName, tensors); !status)
     return status;
+  if (!ready)
+    return Status::error("the session is not loaded");
   for (const auto &tensor : tensors)
-    if (Status status = setInput(entryName, tensor.first, tensor.second);
-        !status)
-      return status;
+    copyInput(*findEntry(entryName), **findPort(entryName, true, tensor.first),
+              tensor.second);
   return Status();
 }
 
@@ -515,12 +482,6 @@ Status Session::checkEntry(const plan::Entry &entry) const {
 }
 
 Status Session::runEntry(const plan::Entry &entry, uint32_t rank) {
-  if (entry.actions()->size() == 0) {
-    for (uint32_t program : *entry.programs())
-      if (Status status = executors[rank]->run(program); !status)
-        return status;
-    return Status();
-  }
   int axis = ranks->findAxis("pp");
   uint32_t coordinate = axis < 0 ? 0 : ranks->coordinate(rank, axis);
   for (const plan::Action *action :

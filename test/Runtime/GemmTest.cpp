@@ -94,8 +94,7 @@ void check(const Case &c) {
   g.lhs = lhs.data();
   g.rhs = rhs.data();
   if (c.packed) {
-    packRhs(rhs.data(), c.rhs, g.ldb, c.k, c.n, 0, c.n, align(panels), c.rhs,
-            pool);
+    packRhs(rhs.data(), c.rhs, g.ldb, c.k, c.n, 0, align(panels), c.rhs, pool);
     g.rhs = align(panels);
   }
   g.bias = c.bias ? bias.data() : nullptr;
@@ -247,10 +246,8 @@ TEST(Gemm, PackedFromParts) {
     Array left = randomArray(type, k * n1, 2);
     Array right = randomArray(type, k * n2, 3);
     std::vector<uint8_t> panels(packedBytes(k, n1 + n2, type) + 64);
-    packRhs(left.data(), type, n1, k, n1, 0, n1 + n2, align(panels), type,
-            pool);
-    packRhs(right.data(), type, n2, k, n2, n1, n1 + n2, align(panels), type,
-            pool);
+    packRhs(left.data(), type, n1, k, n1, 0, align(panels), type, pool);
+    packRhs(right.data(), type, n2, k, n2, n1, align(panels), type, pool);
     GemmArguments g;
     g.m = m;
     g.n = n1 + n2;
@@ -281,8 +278,8 @@ TEST(Gemm, PackingConvertsTypes) {
   ThreadPool pool(1);
   Array in = randomArray(DataType::f32, k * n, 2);
   std::vector<uint8_t> panels(packedBytes(k, n, DataType::bf16) + 64);
-  packRhs(in.data(), DataType::f32, n, k, n, 0, n, align(panels),
-          DataType::bf16, pool);
+  packRhs(in.data(), DataType::f32, n, k, n, 0, align(panels), DataType::bf16,
+          pool);
   for (int64_t i = 0; i < k; ++i)
     for (int64_t j = 0; j < n; ++j) {
       int64_t place = i * 16 + (j % 8) * 2 + j / 8;

@@ -110,9 +110,10 @@ TEST_F(RunTool, RunsSteps) {
   EXPECT_EQ(
       run("p.dsplan --steps 2 --input x=two.npy --output out=y.npy").status, 0);
   EXPECT_EQ(load("y.npy"), both);
-  expectError("p.dsplan --steps 3 --input x=two.npy", 1,
-              "input 'x' has the shape [2, 4, 4], but with --steps 3 its first "
-              "dim must be 3");
+  expectError(
+      "p.dsplan --steps 3 --input x=two.npy", 1,
+      "input 'x' has the shape [2, 4, 4], with --steps 3 the plan takes "
+      "[3, 4, 4]");
 }
 
 TEST_F(RunTool, Compares) {
@@ -207,11 +208,13 @@ TEST_F(RunTool, DrawsWeightsAndInputs) {
 TEST_F(RunTool, WrongInputs) {
   expectError("p.dsplan", 1,
               "no value for the input 'x' of entry point 'run'; give --input "
-              "x=FILE.npy or --input x=random");
+              "NAME=FILE.npy or --input NAME=random");
+  expectError("p.dsplan --input x=random:seven", 1,
+              "input 'x': the seed of 'random:seven' is not a number");
   expectError("p.dsplan --input z=x.npy", 1,
               "entry point 'run' has no input 'z' (did you mean x?); it has x");
   expectError("p.dsplan --input x=absent.npy", 1,
-              "absent.npy: cannot read: No such file or directory");
+              "absent.npy: cannot open: No such file or directory");
   save("x.npy", {4, 3}, x);
   expectError("p.dsplan --input x=x.npy", 1,
               "x.npy: its shape needs 48 bytes, the file has 64",
@@ -223,11 +226,36 @@ TEST_F(RunTool, WrongInputs) {
               "entry point 'run' has no output 'y'; it has out, first");
   expectError("p.dsplan --input x=random --entry decode", 1,
               "the plan has no entry point 'decode'; it has run");
-  Outcome outcome = run("p.dsplan --input x=random --output out=no/y.npy");
+  for (const char *flag : {"--output out=no/y.npy", "--trace=no/y.npy"})
+    expectError(std::string("p.dsplan --input x=random ") + flag, 1,
+                "no/y.npy: cannot create: No such file or directory");
+}
+
+// What is not a regular file is neither waited for nor replaced.
+TEST_F(RunTool, Pipes) {
+  expectError("p.dsplan --input x=pipe", 1,
+              "pipe: cannot open: not a regular file", "mkfifo pipe &&");
+  EXPECT_EQ(run("p.dsplan --input x=x.npy --output out=pipe && wait",
+                "{ timeout 20 cat pipe > y.npy & } &&")
+                .status,
+            0);
+  EXPECT_EQ(load("y.npy"), expected);
+  EXPECT_TRUE(std::filesystem::is_fifo(folder.path("pipe")));
+  expectError("p.dsplan --input x=x.npy", 1,
+              "weights file " + folder.path("hand-built.weights") +
+                  ": cannot open: not a regular file",
+              "mv pipe hand-built.weights &&");
+}
+
+#if !defined(__SANITIZE_ADDRESS__)
+TEST_F(RunTool, TooManyThreads) {
+  Outcome outcome = run("p.dsplan --input x=random",
+                        "ulimit -v 1000000 && DSHARD_THREADS=1000");
   EXPECT_EQ(outcome.status, 1);
-  EXPECT_NE(outcome.error.find("no/y.npy: "), std::string::npos)
+  EXPECT_NE(outcome.error.find("cannot start thread "), std::string::npos)
       << outcome.error;
 }
+#endif
 
 TEST_F(RunTool, WrongCommandLines) {
   expectError("", 2,

@@ -154,7 +154,7 @@ TEST(Session, WrongInputs) {
   ASSERT_TRUE(session.ok() && (*session)->load().ok());
   std::vector<float> x = someInput();
   EXPECT_EQ((*session)->setInputs("run", {}).message(),
-            "entry point 'run' also needs the input 'x'");
+            "no value for the input 'x' of entry point 'run'");
   EXPECT_EQ((*session)->setInput("run", "y", view(x, {4, 4})).message(),
             "entry point 'run' has no input 'y' (did you mean x?); it has x");
   EXPECT_EQ((*session)->setInput("run", "x", view(x, {4, 3})).message(),
@@ -219,9 +219,7 @@ TEST(Session, MicroBatchesAreRefused) {
   Builder builder;
   build(builder, folder, false);
   builder.plan.entries[0]->micro_batches = 4;
-  SessionOptions options;
-  options.verify = false;
-  auto session = start(builder, options);
+  auto session = start(builder);
   ASSERT_TRUE(session.ok()) << session.status().message();
   ASSERT_TRUE((*session)->load().ok());
   EXPECT_EQ((*session)->execute("run").message(),

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <gtest/gtest.h>
 #include <numeric>
+#include <thread>
 
 using namespace dshard;
 using namespace dshard::cpu;

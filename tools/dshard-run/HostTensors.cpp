@@ -3,6 +3,7 @@
 #include "HostTensors.h"
 
 #include "dshard/Runtime/Cpu/Convert.h"
+#include "dshard/Support/File.h"
 #include "dshard/Support/Philox.h"
 #include "dshard/Support/Text.h"
 
@@ -79,39 +80,49 @@ static bool parseRandom(const std::string &text, uint64_t &seed) {
   return true;
 }
 
+Session::NamedTensors
+dshard::run::viewsOf(const std::vector<HostTensor> &tensors, int64_t step) {
+  Session::NamedTensors views;
+  for (const HostTensor &tensor : tensors) {
+    const plan::TensorType &type = *tensor.port->global();
+    views.emplace_back(
+        tensor.name,
+        TensorView{tensor.type,
+                   {type.dims()->begin(), type.dims()->end()},
+                   tensor.data.data() +
+                       static_cast<uint64_t>(step) * tensor.stepBytes});
+  }
+  return views;
+}
+
 Result<std::vector<HostTensor>>
-dshard::run::readInputs(const Session &session, const plan::Entry &entry,
-                        const std::string &entryName, const CommandLine &line) {
+dshard::run::readInputs(const Session &session, const std::string &entryName,
+                        const CommandLine &line) {
   std::vector<HostTensor> tensors;
-  std::vector<std::string> names;
-  for (const plan::Port *port : *entry.inputs())
-    names.emplace_back(session.plan().string(port->name()));
-  auto listed = [&] { return names.empty() ? "none" : join(names, ", "); };
   for (const Named &input : line.inputs) {
-    const plan::Port *port = nullptr;
-    for (const plan::Port *each : *entry.inputs())
-      if (session.plan().string(each->name()) == input.first)
-        port = each;
+    auto port = session.findPort(entryName, /*input=*/true, input.first);
     if (!port)
-      return Status::error("entry point '" + entryName + "' has no input '" +
-                           input.first + "'" + didYouMean(input.first, names) +
-                           "; it has " + listed());
-    HostTensor tensor = describe(session, *port, line.steps);
+      return port.status();
+    HostTensor tensor = describe(session, **port, line.steps);
     uint64_t seed;
+    bool isRandom = input.second.compare(0, 7, "random:") == 0;
     if (parseRandom(input.second, seed)) {
       if (Status status = allocate(tensor, line.steps); !status)
         return status;
       draw(tensor, seed);
     } else {
       Result<NpyArray> array = readNpy(input.second, tensor.type);
+      if (!array && isRandom)
+        return Status::error("input '" + tensor.name + "': the seed of '" +
+                             input.second + "' is not a number");
       if (!array)
         return array.status();
       std::vector<int64_t> dims = array->dims;
-      if (line.steps && (dims.empty() || dims[0] != line.steps))
-        return Status::error(
-            "input '" + tensor.name + "' has the shape " + dimsText(dims) +
-            ", but with --steps " + std::to_string(line.steps) +
-            " its first dim must be " + std::to_string(line.steps));
+      if (line.steps && dims != tensor.dims)
+        return Status::error("input '" + tensor.name + "' has the shape " +
+                             dimsText(dims) + ", with --steps " +
+                             std::to_string(line.steps) + " the plan takes " +
+                             dimsText(tensor.dims));
       if (line.steps)
         dims.erase(dims.begin());
       TensorView view = {array->type, dims, array->data.data()};
@@ -123,20 +134,11 @@ dshard::run::readInputs(const Session &session, const plan::Entry &entry,
     }
     tensors.push_back(std::move(tensor));
   }
-  std::vector<std::string> missing;
-  for (const std::string &name : names) {
-    bool given = false;
-    for (const HostTensor &tensor : tensors)
-      given |= tensor.name == name;
-    if (!given)
-      missing.push_back(name);
-  }
-  if (!missing.empty())
-    return Status::error("no value for the input" +
-                         std::string(missing.size() > 1 ? "s '" : " '") +
-                         join(missing, "', '") + "' of entry point '" +
-                         entryName + "'; give --input " + missing[0] +
-                         "=FILE.npy or --input " + missing[0] + "=random");
+  // Each is as it should be: only that some are missing can still be wrong.
+  if (Status status = session.checkInputs(entryName, viewsOf(tensors, 0));
+      !status)
+    return Status::error(status.message() + "; give --input NAME=FILE.npy or "
+                                            "--input NAME=random");
   return tensors;
 }
 
@@ -152,20 +154,40 @@ dshard::run::makeOutputs(const Session &session, const plan::Entry &entry,
   return tensors;
 }
 
-Status dshard::run::checkOutputNames(const std::vector<HostTensor> &outputs,
-                                     const std::string &entryName,
-                                     const CommandLine &line) {
-  std::vector<std::string> names;
-  for (const HostTensor &tensor : outputs)
-    names.push_back(tensor.name);
+Result<std::vector<Expected>>
+dshard::run::readExpected(const std::vector<HostTensor> &outputs,
+                          const CommandLine &line) {
+  std::vector<Expected> result;
+  for (const Named &wanted : line.expected)
+    for (const HostTensor &output : outputs) {
+      if (output.name != wanted.first)
+        continue;
+      Result<NpyArray> array = readNpy(wanted.second, output.type);
+      if (!array)
+        return array.status();
+      if (array->dims != output.dims)
+        return Status::error(wanted.second + ": has the shape " +
+                             dimsText(array->dims) + ", output '" +
+                             output.name + "' has " + dimsText(output.dims));
+      result.push_back({&output, wanted.second, std::move(*array)});
+    }
+  return result;
+}
+
+Status dshard::run::checkOutputs(const Session &session,
+                                 const std::string &entryName,
+                                 const CommandLine &line) {
   for (const auto *list : {&line.outputs, &line.expected})
     for (const Named &wanted : *list)
-      if (std::find(names.begin(), names.end(), wanted.first) == names.end())
-        return Status::error("entry point '" + entryName + "' has no output '" +
-                             wanted.first + "'" +
-                             didYouMean(wanted.first, names) + "; it has " +
-                             (names.empty() ? "none" : join(names, ", ")));
-  return Status();
+      if (auto port =
+              session.findPort(entryName, /*input=*/false, wanted.first);
+          !port)
+        return port.status();
+  // A run may take long; what it cannot write is said before.
+  for (const Named &wanted : line.outputs)
+    if (Status status = FileWriter::check(wanted.second); !status)
+      return status;
+  return line.trace.empty() ? Status() : FileWriter::check(line.trace);
 }
 
 Statistics dshard::run::statisticsOf(const HostTensor &tensor) {
@@ -194,22 +216,16 @@ Statistics dshard::run::statisticsOf(const HostTensor &tensor) {
   return result;
 }
 
-Result<Comparison> dshard::run::compare(const HostTensor &output,
-                                        const std::string &file, double rtol,
-                                        double atol) {
-  Result<NpyArray> array = readNpy(file, output.type);
-  if (!array)
-    return array.status();
-  if (array->dims != output.dims)
-    return Status::error(file + ": has the shape " + dimsText(array->dims) +
-                         ", output '" + output.name + "' has " +
-                         dimsText(output.dims));
+Comparison dshard::run::compare(const Expected &expected, double rtol,
+                                double atol) {
+  const HostTensor &output = *expected.output;
+  const NpyArray &array = expected.array;
   Comparison result;
   result.name = output.name;
   int64_t count = plan::elementCount(output.dims), worst = -1;
   for (int64_t i = 0; i < count; ++i) {
     double ours = cpu::elementAsDouble(output.data.data(), output.type, i);
-    double theirs = cpu::elementAsDouble(array->data.data(), array->type, i);
+    double theirs = cpu::elementAsDouble(array.data.data(), array.type, i);
     double difference = std::abs(ours - theirs);
     // Equal infinities and two NaNs are equal.
     if (ours == theirs || (std::isnan(ours) && std::isnan(theirs)))

@@ -27,6 +27,13 @@ struct Statistics {
   uint64_t notFinite = 0;
 };
 
+/// The file of one --expected.
+struct Expected {
+  const HostTensor *output;
+  std::string file;
+  NpyArray array;
+};
+
 struct Comparison {
   std::string name;
   double largest = 0;
@@ -37,23 +44,29 @@ struct Comparison {
 
 /// Reads and draws every input, and checks them all (Session::checkInputs).
 Result<std::vector<HostTensor>> readInputs(const Session &session,
-                                           const plan::Entry &entry,
                                            const std::string &entryName,
                                            const CommandLine &line);
+/// The tensors of one step, for the session.
+Session::NamedTensors viewsOf(const std::vector<HostTensor> &tensors,
+                              int64_t step);
 
 /// Room for every output of the entry point, touched.
 Result<std::vector<HostTensor>> makeOutputs(const Session &session,
                                             const plan::Entry &entry,
                                             const CommandLine &line);
 
-/// The names of --output and --expected are outputs.
-Status checkOutputNames(const std::vector<HostTensor> &outputs,
-                        const std::string &entryName, const CommandLine &line);
+/// --output and --expected name outputs, and what is to be written can be.
+Status checkOutputs(const Session &session, const std::string &entryName,
+                    const CommandLine &line);
+
+/// The files of --expected, of the shapes of the outputs, which outlive them.
+Result<std::vector<Expected>>
+readExpected(const std::vector<HostTensor> &outputs, const CommandLine &line);
 
 Statistics statisticsOf(const HostTensor &tensor);
 
-Result<Comparison> compare(const HostTensor &output, const std::string &file,
-                           double rtol, double atol);
+/// |ours - theirs| <= atol + rtol |theirs|; NaNs are equal to each other.
+Comparison compare(const Expected &expected, double rtol, double atol);
 
 } // namespace dshard::run
 

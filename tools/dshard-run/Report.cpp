@@ -259,8 +259,26 @@ Status dshard::run::writeTrace(Session &session, const std::string &path) {
   for (uint32_t rank = 0; rank < session.topology().rankCount(); ++rank)
     for (const auto &event : session.record(rank).events)
       origin = std::min(origin, event.begin);
+  // One event a line, so that a long run need not be held as text.
   bool first = true;
+  auto add = [&](const JsonWriter &event) {
+    text += (first ? "" : ",\n") + event.text();
+    first = false;
+    if (text.size() <= (1 << 20))
+      return Status();
+    Status status = file->write(text.data(), text.size());
+    text.clear();
+    return status;
+  };
   for (uint32_t rank = 0; rank < session.topology().rankCount(); ++rank) {
+    JsonWriter thread(/*indented=*/false);
+    thread.beginObject();
+    thread.key("ph").value("M").key("pid").value(0).key("tid").value(rank);
+    thread.key("name").value("thread_name").key("args").beginObject();
+    thread.key("name").value("rank " + std::to_string(rank));
+    thread.endObject().endObject();
+    if (Status status = add(thread); !status)
+      return status;
     for (const auto &event : session.record(rank).events) {
       const plan::Program &program =
           *reader.plan().programs()->Get(event.program);
@@ -270,33 +288,23 @@ Status dshard::run::writeTrace(Session &session, const std::string &path) {
           plan::instructionInfo(
               static_cast<plan::InstructionKind>(instruction.kind()))
               .spelling;
-      char times[96];
-      std::snprintf(times, sizeof(times), "\"ts\": %.3f, \"dur\": %.3f",
-                    static_cast<double>(event.begin - origin) * 1e-3,
-                    static_cast<double>(event.end - event.begin) * 1e-3);
-      std::string name(reader.string(instruction.node()));
-      text += (first ? "" : ",\n");
-      text += "{\"ph\": \"X\", \"pid\": 0, \"tid\": " + std::to_string(rank) +
-              ", " + times + ", \"cat\": " + jsonQuote(kind) +
-              ", \"name\": " + jsonQuote(name.empty() ? kind : name) +
-              ", \"args\": {\"program\": " +
-              jsonQuote(reader.string(program.name())) +
-              ", \"instruction\": " + std::to_string(event.instruction) +
-              ", \"path\": " + jsonQuote(reader.string(instruction.path())) +
-              ", \"why\": " + jsonQuote(reader.string(instruction.why())) +
-              "}}";
-      first = false;
-      if (text.size() > (1 << 20)) {
-        if (Status status = file->write(text.data(), text.size()); !status)
-          return status;
-        text.clear();
-      }
+      std::string_view node = reader.string(instruction.node());
+      // Times in microseconds.
+      JsonWriter json(/*indented=*/false);
+      json.beginObject();
+      json.key("ph").value("X").key("pid").value(0).key("tid").value(rank);
+      json.key("ts").value(static_cast<double>(event.begin - origin) / 1e3);
+      json.key("dur").value(static_cast<double>(event.end - event.begin) / 1e3);
+      json.key("cat").value(kind).key("name").value(node.empty() ? kind : node);
+      json.key("args").beginObject();
+      json.key("program").value(reader.string(program.name()));
+      json.key("instruction").value(event.instruction);
+      json.key("path").value(reader.string(instruction.path()));
+      json.key("why").value(reader.string(instruction.why()));
+      json.endObject().endObject();
+      if (Status status = add(json); !status)
+        return status;
     }
-    text += (first ? "" : ",\n");
-    text += "{\"ph\": \"M\", \"pid\": 0, \"tid\": " + std::to_string(rank) +
-            ", \"name\": \"thread_name\", \"args\": {\"name\": \"rank " +
-            std::to_string(rank) + "\"}}";
-    first = false;
   }
   text += "\n]}\n";
   if (Status status = file->write(text.data(), text.size()); !status)

@@ -26,6 +26,13 @@ static int fail(const Status &status, int code) {
   return code;
 }
 
+static Status flushOutput() {
+  if (std::fflush(stdout) == 0 && !std::ferror(stdout))
+    return Status();
+  return Status::error(std::string("cannot write to standard output: ") +
+                       std::strerror(errno));
+}
+
 /// Under a launcher every rank would be a process of its own, which is not
 /// built: running the whole plan once per process would be silently wrong.
 static Status refuseLaunchers() {
@@ -117,14 +124,9 @@ static Status runOnce(Session &session, const std::string &entry,
   milliseconds = 0;
   for (int64_t step = 0; step < steps; ++step) {
     int64_t begin = cpu::nowNanoseconds();
-    for (const HostTensor &input : inputs) {
-      std::vector<int64_t> dims(input.port->global()->dims()->begin(),
-                                input.port->global()->dims()->end());
-      TensorView view = {input.type, dims,
-                         input.data.data() + step * input.stepBytes};
-      if (Status status = session.setInput(entry, input.name, view); !status)
-        return status;
-    }
+    if (Status status = session.setInputs(entry, viewsOf(inputs, step));
+        !status)
+      return status;
     if (Status status = session.execute(entry); !status)
       return status;
     milliseconds += static_cast<double>(cpu::nowNanoseconds() - begin) * 1e-6;
@@ -192,14 +194,17 @@ static Status runPlan(const CommandLine &line) {
     return entryName.status();
   report.entry = *entryName;
   const plan::Entry &entry = *session.findEntry(report.entry);
-  auto inputs = readInputs(session, entry, report.entry, line);
+  if (Status status = checkOutputs(session, report.entry, line); !status)
+    return status;
+  auto inputs = readInputs(session, report.entry, line);
   if (!inputs)
     return inputs.status();
   auto outputs = makeOutputs(session, entry, line);
   if (!outputs)
     return outputs.status();
-  if (Status status = checkOutputNames(*outputs, report.entry, line); !status)
-    return status;
+  auto expected = readExpected(*outputs, line);
+  if (!expected)
+    return expected.status();
   for (const auto &scalar : line.scalars)
     if (Status status = session.setScalar(scalar.first, scalar.second); !status)
       return status;
@@ -255,28 +260,22 @@ static Status runPlan(const CommandLine &line) {
     if (Status status = writeTrace(session, line.trace); !status)
       return status;
   Status outcome;
-  for (const Named &expected : line.expected)
-    for (const HostTensor &output : *outputs) {
-      if (output.name != expected.first)
-        continue;
-      auto comparison = compare(output, expected.second, line.rtol.value_or(0),
-                                line.atol.value_or(0));
-      if (!comparison)
-        return comparison.status();
-      report.comparisons.push_back(*comparison);
-      if (!comparison->within && outcome.ok())
-        outcome = Status::error(
-            "output '" + output.name + "' differs from " + expected.second +
-            " by up to " + formatDouble(comparison->largest) +
-            ", more than --rtol " + formatDouble(line.rtol.value_or(0)) +
-            " --atol " + formatDouble(line.atol.value_or(0)) + " allow");
-    }
+  double rtol = line.rtol.value_or(0), atol = line.atol.value_or(0);
+  for (const Expected &each : *expected) {
+    report.comparisons.push_back(compare(each, rtol, atol));
+    const Comparison &comparison = report.comparisons.back();
+    if (!comparison.within && outcome.ok())
+      outcome = Status::error("output '" + comparison.name + "' differs from " +
+                              each.file + " by up to " +
+                              formatDouble(comparison.largest) +
+                              ", more than --rtol " + formatDouble(rtol) +
+                              " --atol " + formatDouble(atol) + " allow");
+  }
   std::string text =
       line.json ? jsonReport(session, report) : textReport(session, report);
   std::fwrite(text.data(), 1, text.size(), stdout);
-  if (std::fflush(stdout) != 0)
-    return Status::error(std::string("cannot write to standard output: ") +
-                         std::strerror(errno));
+  if (Status status = flushOutput(); !status)
+    return status;
   return outcome;
 }
 
@@ -286,7 +285,8 @@ int main(int argc, char **argv) {
     return fail(line.status(), 2);
   if (line->help) {
     std::fputs(helpText, stdout);
-    return 0;
+    Status status = flushOutput();
+    return status ? 0 : fail(status, 1);
   }
   for (const std::string &name : unknownEnvironment())
     log(LogLevel::warning, "unknown environment variable " + name);

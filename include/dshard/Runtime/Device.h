@@ -21,7 +21,8 @@ struct DeviceFunctions {
   /// `what` names them in the error.
   Status (*allocate)(void *state, uint64_t bytes, const char *what,
                      void **memory);
-  void (*release)(void *state, void *memory, uint64_t bytes);
+  /// Memory of allocate(); null is ignored.
+  void (*release)(void *state, void *memory);
 
   /// Worker threads that library calls split their work over, and bytes of
   /// scratch that they share (thread_scratch of the plan, per worker).

@@ -74,7 +74,7 @@ public:
 
   /// Refuses what this device cannot do, anywhere in the plan.
   Status check();
-  /// Gets the rank's memory, touched.
+  /// Gets the rank's memory, touched; the second time there is nothing to do.
   Status allocate();
   const RankMemory &memory() const { return planned; }
 

@@ -1,7 +1,8 @@
 //===- Session.h - Load a plan, bind, run -----------------------*- C++ -*-===//
 //
 // All ranks of a plan in this process: rank r is worker r of one fork-join
-// team (rank 0 is the caller), each with its share of the cores.
+// team (rank 0 is the caller), each with as many worker threads as its share of
+// the cores.
 //
 //   auto session = Session::create(std::move(reader), options);
 //   session->load();                                // memory and weights
@@ -27,6 +28,7 @@
 #include "dshard/Runtime/Executor.h"
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,7 +39,6 @@ struct SessionOptions {
   WeightOptions weights;
   /// Worker threads per rank; 0: DSHARD_THREADS, else the cores' share.
   unsigned threads = 0;
-  bool verify = true; // run the plan verifier
 };
 
 /// A global tensor of the caller.
@@ -56,6 +57,7 @@ public:
   ~Session();
 
   /// Gets the memory of all ranks, touches it, and runs the load program.
+  /// Again: reads the weights again.
   Status load();
 
   const plan::Reader &plan() const { return *reader; }
@@ -65,6 +67,11 @@ public:
   /// Null when there is none; entryError() then lists what there is.
   const plan::Entry *findEntry(std::string_view name) const;
   Status entryError(std::string_view name) const;
+
+  /// The input or output of an entry point; else an error that lists what there
+  /// is.
+  Result<const plan::Port *> findPort(std::string_view entry, bool input,
+                                      std::string_view name) const;
 
   using NamedTensors = std::vector<std::pair<std::string, TensorView>>;
   /// Name, type, shape, and the range of integers; before load() too.
@@ -113,10 +120,9 @@ private:
   std::vector<uint32_t> ranksOf(const plan::Entry &entry,
                                 uint32_t program) const;
   Status checkEntry(const plan::Entry &entry) const;
-  std::string listPorts(
-      const flatbuffers::Vector<flatbuffers::Offset<plan::Port>> &ports) const;
-  Result<const plan::Port *> findPort(std::string_view entry, bool input,
-                                      std::string_view name) const;
+  /// What checkInput has accepted.
+  void copyInput(const plan::Entry &entry, const plan::Port &port,
+                 const TensorView &tensor);
 
   std::unique_ptr<plan::Reader> reader;
   std::unique_ptr<plan::Topology> ranks;
@@ -124,8 +130,8 @@ private:
   unsigned workers = 1;
   std::vector<std::unique_ptr<cpu::KernelImage>> images;
   LoadedPlan loaded;
-  std::unique_ptr<WeightReader> weights;
-  std::atomic<WeightReader *> loading{nullptr};
+  mutable std::mutex loading;            // of the two below
+  std::unique_ptr<WeightReader> weights; // while load() runs
   uint64_t loadedTotal = 0;
   std::unique_ptr<InProcessWorld> communicators;
   std::vector<std::unique_ptr<cpu::CpuDevice>> devices;

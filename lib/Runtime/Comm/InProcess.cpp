@@ -103,28 +103,6 @@ static const char *byteAt(const void *data, int64_t offset) {
   return static_cast<const char *>(data) + offset;
 }
 
-static Status allGather(void *state, uint32_t group,
-                        const CollectiveOperand *operands, size_t count) {
-  Member &self = memberOf(state);
-  Meeting *meeting = self.places[group].meeting;
-  int64_t position = self.places[group].position;
-  if (Status status = self.post(*meeting, position, operands, count); !status)
-    return status;
-  int64_t n = meeting->ranks.size();
-  for (size_t i = 0; i < count; ++i) {
-    const CollectiveOperand &mine = operands[i];
-    int64_t piece = mine.elements / std::max<int64_t>(1, mine.outer) *
-                    elementBytes(mine.type);
-    for (int64_t j = 0; j < n; ++j) {
-      const void *from = meeting->posts[j].operands[i].in;
-      for (int64_t o = 0; o < mine.outer; ++o)
-        self.copy(static_cast<char *>(mine.out) + (o * n + j) * piece,
-                  byteAt(from, o * piece), piece);
-    }
-  }
-  return self.meet(*meeting);
-}
-
 static Status refuseReduction(const CollectiveOperand *operands, size_t count,
                               ReductionKind kind) {
   for (size_t i = 0; i < count; ++i)
@@ -135,105 +113,140 @@ static Status refuseReduction(const CollectiveOperand *operands, size_t count,
   return Status();
 }
 
+namespace {
+/// One collective of one rank: who calls, in which instance of the group.
+struct Call {
+  Call(void *state, uint32_t group)
+      : self(memberOf(state)), meeting(*self.places[group].meeting),
+        position(self.places[group].position),
+        n(static_cast<int64_t>(meeting.ranks.size())) {}
+
+  /// Shows the operands to the others; afterwards theirs may be read.
+  Status post(const CollectiveOperand *operands, size_t count, int64_t to = -1,
+              int64_t from = -1) const {
+    return self.post(meeting, position, operands, count, to, from);
+  }
+  Status postReduction(const CollectiveOperand *operands, size_t count,
+                       ReductionKind kind) const {
+    if (Status status = refuseReduction(operands, count, kind); !status) {
+      self.world->abort(status);
+      return status;
+    }
+    return post(operands, count);
+  }
+  /// All have read what they need; operands may be overwritten.
+  Status leave() const { return self.meet(meeting); }
+  const Meeting::Post &postOf(int64_t member) const {
+    return meeting.posts[member];
+  }
+
+  Member &self;
+  Meeting &meeting;
+  int64_t position, n;
+};
+} // namespace
+
+static Status allGather(void *state, uint32_t group,
+                        const CollectiveOperand *operands, size_t count) {
+  Call call(state, group);
+  if (Status status = call.post(operands, count); !status)
+    return status;
+  for (size_t i = 0; i < count; ++i) {
+    const CollectiveOperand &mine = operands[i];
+    int64_t piece = mine.elements / std::max<int64_t>(1, mine.outer) *
+                    elementBytes(mine.type);
+    for (int64_t j = 0; j < call.n; ++j) {
+      const void *from = call.postOf(j).operands[i].in;
+      for (int64_t o = 0; o < mine.outer; ++o)
+        call.self.copy(static_cast<char *>(mine.out) + (o * call.n + j) * piece,
+                       byteAt(from, o * piece), piece);
+    }
+  }
+  return call.leave();
+}
+
 static Status allReduce(void *state, uint32_t group, ReductionKind kind,
                         const CollectiveOperand *operands, size_t count) {
-  Member &self = memberOf(state);
-  Meeting *meeting = self.places[group].meeting;
-  int64_t position = self.places[group].position;
-  if (Status status = refuseReduction(operands, count, kind); !status) {
-    self.world->abort(status);
+  Call call(state, group);
+  if (Status status = call.postReduction(operands, count, kind); !status)
     return status;
-  }
-  if (Status status = self.post(*meeting, position, operands, count); !status)
-    return status;
-  int64_t n = meeting->ranks.size();
   auto sliceBegin = [&](int64_t elements, int64_t member) {
     int64_t lines = (elements + 63) / 64;
-    return std::min(elements, lines * member / n * 64);
+    return std::min(elements, lines * member / call.n * 64);
   };
-  std::vector<const void *> in(n);
   for (size_t i = 0; i < count; ++i) {
     const CollectiveOperand &mine = operands[i];
     int64_t size = elementBytes(mine.type);
-    int64_t begin = sliceBegin(mine.elements, position);
-    int64_t end = sliceBegin(mine.elements, position + 1);
-    self.split(end - begin, [&](int64_t from, int64_t to) {
-      std::vector<const void *> parts(n);
-      for (int64_t j = 0; j < n; ++j)
-        parts[j] =
-            byteAt(meeting->posts[j].operands[i].in, (begin + from) * size);
+    int64_t begin = sliceBegin(mine.elements, call.position);
+    int64_t end = sliceBegin(mine.elements, call.position + 1);
+    call.self.split(end - begin, [&](int64_t from, int64_t to) {
+      std::vector<const void *> parts(call.n);
+      for (int64_t j = 0; j < call.n; ++j)
+        parts[j] = byteAt(call.postOf(j).operands[i].in, (begin + from) * size);
       reduceInOrder(mine.type, kind, parts,
                     static_cast<char *>(mine.out) + (begin + from) * size,
                     to - from);
     });
   }
-  if (Status status = self.meet(*meeting); !status)
+  if (Status status = call.leave(); !status)
     return status;
   for (size_t i = 0; i < count; ++i) {
     const CollectiveOperand &mine = operands[i];
     int64_t size = elementBytes(mine.type);
-    for (int64_t j = 0; j < n; ++j) {
-      if (j == position)
+    for (int64_t j = 0; j < call.n; ++j) {
+      if (j == call.position)
         continue;
       int64_t begin = sliceBegin(mine.elements, j) * size;
       int64_t end = sliceBegin(mine.elements, j + 1) * size;
-      self.copy(static_cast<char *>(mine.out) + begin,
-                byteAt(meeting->posts[j].operands[i].out, begin), end - begin);
+      call.self.copy(static_cast<char *>(mine.out) + begin,
+                     byteAt(call.postOf(j).operands[i].out, begin),
+                     end - begin);
     }
   }
-  return self.meet(*meeting);
+  return call.leave();
 }
 
 static Status reduceScatter(void *state, uint32_t group, ReductionKind kind,
                             const CollectiveOperand *operands, size_t count) {
-  Member &self = memberOf(state);
-  Meeting *meeting = self.places[group].meeting;
-  int64_t position = self.places[group].position;
-  if (Status status = refuseReduction(operands, count, kind); !status) {
-    self.world->abort(status);
+  Call call(state, group);
+  if (Status status = call.postReduction(operands, count, kind); !status)
     return status;
-  }
-  if (Status status = self.post(*meeting, position, operands, count); !status)
-    return status;
-  int64_t n = meeting->ranks.size();
   for (size_t i = 0; i < count; ++i) {
     const CollectiveOperand &mine = operands[i];
     int64_t size = elementBytes(mine.type);
-    int64_t piece = mine.elements / n / std::max<int64_t>(1, mine.outer);
+    int64_t piece = mine.elements / call.n / std::max<int64_t>(1, mine.outer);
     for (int64_t o = 0; o < mine.outer; ++o)
-      self.split(piece, [&](int64_t from, int64_t to) {
-        std::vector<const void *> parts(n);
-        for (int64_t j = 0; j < n; ++j)
-          parts[j] = byteAt(meeting->posts[j].operands[i].in,
-                            ((o * n + position) * piece + from) * size);
+      call.self.split(piece, [&](int64_t from, int64_t to) {
+        std::vector<const void *> parts(call.n);
+        for (int64_t j = 0; j < call.n; ++j)
+          parts[j] =
+              byteAt(call.postOf(j).operands[i].in,
+                     ((o * call.n + call.position) * piece + from) * size);
         reduceInOrder(mine.type, kind, parts,
                       static_cast<char *>(mine.out) + (o * piece + from) * size,
                       to - from);
       });
   }
-  return self.meet(*meeting);
+  return call.leave();
 }
 
 static Status allToAll(void *state, uint32_t group,
                        const CollectiveOperand &operand,
                        const AllToAllShape &shape) {
-  Member &self = memberOf(state);
-  Meeting *meeting = self.places[group].meeting;
-  int64_t position = self.places[group].position;
-  if (Status status = self.post(*meeting, position, &operand, 1); !status)
+  Call call(state, group);
+  if (Status status = call.post(&operand, 1); !status)
     return status;
-  int64_t n = meeting->ranks.size();
   cpu::StridedCopy copy;
   copy.dims = shape.ndims;
   int64_t outDims[cpu::maxDims];
   for (int d = 0; d < shape.ndims; ++d) {
     copy.sizes[d] = outDims[d] = shape.dims[d];
     if (d == shape.split) {
-      copy.sizes[d] /= n;
-      outDims[d] /= n;
+      copy.sizes[d] /= call.n;
+      outDims[d] /= call.n;
     }
     if (d == shape.concat)
-      outDims[d] *= n;
+      outDims[d] *= call.n;
   }
   int64_t in = 1, out = 1;
   for (int d = shape.ndims - 1; d >= 0; --d) {
@@ -243,59 +256,52 @@ static Status allToAll(void *state, uint32_t group,
     out *= outDims[d];
   }
   int64_t size = elementBytes(operand.type);
-  for (int64_t j = 0; j < n; ++j) {
+  for (int64_t j = 0; j < call.n; ++j) {
     int64_t from =
-        position * copy.sizes[shape.split] * copy.inStrides[shape.split];
+        call.position * copy.sizes[shape.split] * copy.inStrides[shape.split];
     int64_t to = j * copy.sizes[shape.concat] * copy.outStrides[shape.concat];
-    cpu::copyStrided(copy,
-                     byteAt(meeting->posts[j].operands[0].in, from * size),
+    cpu::copyStrided(copy, byteAt(call.postOf(j).operands[0].in, from * size),
                      operand.type, static_cast<char *>(operand.out) + to * size,
                      operand.type);
   }
-  return self.meet(*meeting);
+  return call.leave();
 }
 
 static Status broadcast(void *state, uint32_t group, int64_t root,
                         const CollectiveOperand &operand) {
-  Member &self = memberOf(state);
-  Meeting *meeting = self.places[group].meeting;
-  int64_t position = self.places[group].position;
-  if (Status status = self.post(*meeting, position, &operand, 1); !status)
+  Call call(state, group);
+  if (Status status = call.post(&operand, 1); !status)
     return status;
-  self.copy(operand.out, meeting->posts[root].operands[0].in,
-            operand.elements * elementBytes(operand.type));
-  return self.meet(*meeting);
+  call.self.copy(operand.out, call.postOf(root).operands[0].in,
+                 operand.elements * elementBytes(operand.type));
+  return call.leave();
 }
 
 static Status permute(void *state, uint32_t group, int64_t to, int64_t from,
                       const CollectiveOperand *operands, size_t count) {
-  Member &self = memberOf(state);
-  Meeting *meeting = self.places[group].meeting;
-  int64_t position = self.places[group].position;
-  if (Status status = self.post(*meeting, position, operands, count, to, from);
-      !status)
+  Call call(state, group);
+  if (Status status = call.post(operands, count, to, from); !status)
     return status;
-  if (from >= 0 && meeting->posts[from].to != position) {
-    Status status = Status::error("permute: position " +
-                                  std::to_string(position) + " receives from " +
-                                  std::to_string(from) + ", which sends to " +
-                                  std::to_string(meeting->posts[from].to));
-    self.world->abort(status);
+  if (from >= 0 && call.postOf(from).to != call.position) {
+    Status status = Status::error(
+        "permute: position " + std::to_string(call.position) +
+        " receives from " + std::to_string(from) + ", which sends to " +
+        std::to_string(call.postOf(from).to));
+    call.self.world->abort(status);
     return status;
   }
   for (size_t i = 0; i < count; ++i) {
     int64_t bytes = operands[i].elements * elementBytes(operands[i].type);
     if (from >= 0)
-      self.copy(operands[i].out, meeting->posts[from].operands[i].in, bytes);
+      call.self.copy(operands[i].out, call.postOf(from).operands[i].in, bytes);
     else
       std::memset(operands[i].out, 0, bytes);
   }
-  return self.meet(*meeting);
+  return call.leave();
 }
 
 static Status barrier(void *state, uint32_t group) {
-  Member &self = memberOf(state);
-  return self.meet(*self.places[group].meeting);
+  return Call(state, group).leave();
 }
 
 static void abortWorld(void *state, const Status &reason) {

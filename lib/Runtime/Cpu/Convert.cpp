@@ -227,6 +227,25 @@ double cpu::elementAsDouble(const void *data, DataType type, int64_t index) {
   return result;
 }
 
+bool cpu::findOutside(const void *data, DataType type, int64_t count,
+                      int64_t low, int64_t high, int64_t &index,
+                      int64_t &value) {
+  bool found = false;
+  dispatch(type, [&](auto kind) {
+    using T = decltype(kind);
+    if constexpr (std::is_integral_v<T>)
+      for (index = 0; index < count && !found; ++index) {
+        T x = static_cast<const T *>(data)[index];
+        value = static_cast<int64_t>(x);
+        if (std::is_same_v<T, uint64_t> && value < 0)
+          value = INT64_MAX; // as much as can be said
+        found = value < low || value > high;
+      }
+  });
+  --index;
+  return found;
+}
+
 void cpu::storeDouble(void *data, DataType type, int64_t index, double value) {
   dispatch(type, [&](auto kind) {
     static_cast<decltype(kind) *>(data)[index] = convert<decltype(kind)>(value);

@@ -5,11 +5,8 @@
 #include "dshard/Runtime/Cpu/Attention.h"
 #include "dshard/Runtime/Cpu/Convert.h"
 #include "dshard/Runtime/Cpu/Gemm.h"
-#include "dshard/Support/Text.h"
 
-#include <cerrno>
-#include <cstring>
-#include <sys/mman.h>
+#include <algorithm>
 
 using namespace dshard;
 using namespace dshard::cpu;
@@ -19,24 +16,23 @@ static CpuDevice &self(void *state) { return *static_cast<CpuDevice *>(state); }
 static Status allocate(void *state, uint64_t bytes, const char *what,
                        void **memory) {
   *memory = nullptr;
-  if (bytes == 0)
-    return Status();
-  void *data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (data == MAP_FAILED)
-    return Status::error(std::string("cannot allocate ") + formatBytes(bytes) +
-                         " for " + what + ": " + std::strerror(errno));
-  // Huge pages would make the memory that is counted depend on the machine.
-  madvise(data, bytes, MADV_NOHUGEPAGE);
-  for (uint64_t at = 0; at < bytes; at += plan::pageSize)
-    static_cast<volatile char *>(data)[at] = 0;
-  *memory = data;
+  Result<AlignedBuffer> buffer = AlignedBuffer::allocate(bytes, what);
+  if (!buffer)
+    return buffer.status();
+  buffer->touch();
+  *memory = buffer->data();
+  if (*memory)
+    self(state).memory.push_back(std::move(*buffer));
   return Status();
 }
 
-static void release(void *state, void *memory, uint64_t bytes) {
-  if (memory)
-    munmap(memory, bytes);
+static void release(void *state, void *memory) {
+  std::vector<AlignedBuffer> &all = self(state).memory;
+  all.erase(std::remove_if(all.begin(), all.end(),
+                           [&](const AlignedBuffer &buffer) {
+                             return buffer.data() == memory;
+                           }),
+            all.end());
 }
 
 static unsigned workers(void *state) { return self(state).threads().size(); }
@@ -81,8 +77,8 @@ static void attend(void *state, uint32_t, const AttentionArguments &arguments) {
 }
 
 static void pack(void *state, uint32_t, const PackArguments &p) {
-  packRhs(p.in, p.inType, p.n, p.k, p.n, p.column, p.totalColumns, p.out,
-          p.outType, self(state).threads());
+  packRhs(p.in, p.inType, p.n, p.k, p.n, p.column, p.out, p.outType,
+          self(state).threads());
 }
 
 static void copy(void *state, uint32_t, const StridedCopy &whole,

@@ -30,8 +30,8 @@ static const std::set<std::string> &flagsOfThisCpu() {
   return flags;
 }
 
-/// LLVM's name as the kernel writes it.
-static std::string kernelName(std::string name) {
+/// LLVM's name of a feature as /proc/cpuinfo writes it.
+static std::string linuxName(std::string name) {
   static const std::map<std::string, std::string> others = {
       {"sse3", "pni"},
       {"bmi", "bmi1"},
@@ -62,7 +62,7 @@ static std::string kernelName(std::string name) {
 }
 
 static bool has(const std::string &name) {
-  return flagsOfThisCpu().count(kernelName(name)) != 0;
+  return flagsOfThisCpu().count(linuxName(name)) != 0;
 }
 
 std::vector<std::string>

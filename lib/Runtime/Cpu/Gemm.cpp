@@ -265,13 +265,12 @@ void cpu::gemm(const GemmArguments &g, ThreadPool &pool, void *scratch,
 }
 
 void cpu::packRhs(const void *in, DataType inType, int64_t ld, int64_t k,
-                  int64_t n, int64_t column, int64_t totalColumns, void *packed,
-                  DataType packedType, ThreadPool &pool) {
+                  int64_t n, int64_t column, void *packed, DataType packedType,
+                  ThreadPool &pool) {
   const Kernels &table = kernels();
   int64_t width = packedType == DataType::f32 ? 4 : 2;
   int64_t first = column / gemmPanel;
   int64_t panels = (n + gemmPanel - 1) / gemmPanel;
-  (void)totalColumns;
   pool.parallelFor(panels, 1, [&](int64_t begin, int64_t end, unsigned) {
     for (int64_t p = begin; p < end; ++p) {
       int64_t cols = std::min(gemmPanel, n - p * gemmPanel);

@@ -4,21 +4,50 @@
 
 #include "dshard/Support/Environment.h"
 
+#include <cstring>
+#include <memory>
 #include <sched.h>
+#include <string>
+#include <unistd.h>
 
 using namespace dshard;
 using namespace dshard::cpu;
 
+namespace {
+struct Start {
+  ThreadPool *pool;
+  unsigned worker;
+};
+} // namespace
+
+void *ThreadPool::enter(void *argument) {
+  std::unique_ptr<Start> start(static_cast<Start *>(argument));
+  start->pool->work(start->worker);
+  return nullptr;
+}
+
+// Not std::thread, which ends the process when a thread cannot be had.
 ThreadPool::ThreadPool(unsigned threads) : count(threads ? threads : 1) {
-  for (unsigned worker = 1; worker < count; ++worker)
-    this->threads.emplace_back([this, worker] { work(worker); });
+  for (unsigned worker = 1; worker < count; ++worker) {
+    auto start = std::make_unique<Start>(Start{this, worker});
+    pthread_t thread;
+    if (int error = pthread_create(&thread, nullptr, enter, start.get())) {
+      startStatus = Status::error(
+          "cannot start thread " + std::to_string(worker + 1) + " of " +
+          std::to_string(count) + ": " + std::strerror(error) +
+          "; allow more threads (ulimit -u), or use fewer (DSHARD_THREADS)");
+      return;
+    }
+    (void)start.release(); // the thread's
+    this->threads.push_back(thread);
+  }
 }
 
 ThreadPool::~ThreadPool() {
   stopping = true;
   started.bump();
-  for (std::thread &thread : threads)
-    thread.join();
+  for (pthread_t thread : threads)
+    pthread_join(thread, nullptr);
 }
 
 void ThreadPool::dispatch(Entry newEntry, void *newContext, unsigned workers) {
@@ -54,8 +83,8 @@ unsigned cpu::availableCpus() {
   if (sched_getaffinity(0, sizeof(set), &set) == 0)
     if (int available = CPU_COUNT(&set))
       return static_cast<unsigned>(available);
-  unsigned hardware = std::thread::hardware_concurrency();
-  return hardware ? hardware : 1;
+  long online = sysconf(_SC_NPROCESSORS_ONLN);
+  return online > 0 ? static_cast<unsigned>(online) : 1;
 }
 
 Result<unsigned> cpu::threadsPerRank(unsigned ranks) {

@@ -4,12 +4,13 @@
 
 #include "dshard/Runtime/Cpu/ThreadPool.h"
 #include "dshard/Runtime/Device.h"
+#include "dshard/Support/AlignedBuffer.h"
+
+#include <vector>
 
 namespace dshard::cpu {
 
-/// A rank's worker threads and their scratch. Memory comes from anonymous
-/// mappings without huge pages, so that the high-water mark is what the plan
-/// says.
+/// A rank's worker threads, its memory, and the scratch that the threads share.
 class CpuDevice {
 public:
   explicit CpuDevice(unsigned threads) : pool(threads) {}
@@ -17,6 +18,8 @@ public:
   Device device();
   ThreadPool &threads() { return pool; }
 
+  // What the functions of Device.h work with.
+  std::vector<AlignedBuffer> memory;
   void *scratch = nullptr;
   uint64_t scratchBytes = 0; // per worker
 

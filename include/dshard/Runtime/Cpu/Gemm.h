@@ -71,13 +71,13 @@ Status checkGemm(const GemmArguments &arguments);
 void gemm(const GemmArguments &arguments, ThreadPool &pool, void *scratch,
           uint64_t scratchStride);
 
-/// Writes columns [column, column + n) of a packed operand of `totalColumns`
-/// columns from a row-major [k, n] buffer with row stride `ld` elements.
-/// `column` is a multiple of 16; the panel that holds the last of all the
-/// columns is padded with zeros. Types: in and out f32, bf16 or f16.
+/// Writes columns [column, column + n) of a packed operand from a row-major
+/// [k, n] buffer with row stride `ld` elements. `column` is a multiple of 16;
+/// so is n, unless these are the operand's last columns, whose panel is padded
+/// with zeros. Types: in and out f32, bf16 or f16.
 void packRhs(const void *in, plan::DataType inType, int64_t ld, int64_t k,
-             int64_t n, int64_t column, int64_t totalColumns, void *packed,
-             plan::DataType packedType, ThreadPool &pool);
+             int64_t n, int64_t column, void *packed, plan::DataType packedType,
+             ThreadPool &pool);
 
 /// "avx2" or "portable": the kernels that this CPU gets;
 /// DSHARD_KERNELS=portable forces the latter.

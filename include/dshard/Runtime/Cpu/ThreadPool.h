@@ -4,6 +4,10 @@
 // 20 us for the next piece of work and then sleep. Work is split statically
 // unless a body splits it itself. The destructor joins.
 //
+// Threads are not pinned to cores: the machine is often shared, and two
+// processes that pin to the same cores run at half speed while others idle.
+// Who has the machine alone pins the process from outside (taskset, numactl).
+//
 //===----------------------------------------------------------------------===//
 #ifndef DSHARD_RUNTIME_CPU_THREADPOOL_H
 #define DSHARD_RUNTIME_CPU_THREADPOOL_H
@@ -13,19 +17,22 @@
 
 #include <atomic>
 #include <cstdint>
-#include <thread>
+#include <pthread.h>
+#include <type_traits>
 #include <vector>
 
 namespace dshard::cpu {
 
 class ThreadPool {
 public:
-  /// `threads` >= 1 workers, the caller of run() among them.
+  /// `threads` >= 1 workers, the caller of run() among them. Where the system
+  /// refuses a thread, status() says so and the pool must not be used.
   explicit ThreadPool(unsigned threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool &) = delete;
   ThreadPool &operator=(const ThreadPool &) = delete;
 
+  const Status &status() const { return startStatus; }
   unsigned size() const { return count; }
 
   /// Calls body(worker) once on each of the first `workers` workers (all of
@@ -72,9 +79,11 @@ private:
   using Entry = void (*)(void *, unsigned);
   void dispatch(Entry entry, void *context, unsigned workers);
   void work(unsigned worker);
+  static void *enter(void *start);
 
   unsigned count;
-  std::vector<std::thread> threads;
+  Status startStatus;
+  std::vector<pthread_t> threads;
   WaitWord started;  // bumped when there is work (or the end)
   WaitWord finished; // bumped by the last worker
   std::atomic<unsigned> pending{0};
