@@ -195,7 +195,8 @@ TEST(Gemm, Epilogues) {
 TEST(Gemm, BatchesAndThreads) {
   for (unsigned threads : {1u, 2u, 3u, 7u})
     for (int64_t batch : {1, 3}) {
-      Case c{130, 70, 40, DataType::f32, DataType::f32, DataType::f32};
+      // Enough for every thread to get a share (smallestShare).
+      Case c{130, 70, 450, DataType::f32, DataType::f32, DataType::f32};
       c.batch = batch;
       c.threads = threads;
       c.padded = true;
@@ -205,8 +206,10 @@ TEST(Gemm, BatchesAndThreads) {
       if (batch == 1)
         c.packed = true;
       c.n = 5;
+      c.k = 6000;
       check(c);
       c.m = 1;
+      c.n = 70;
       check(c);
     }
 }

@@ -280,8 +280,9 @@ void cpu::attention(const AttentionArguments &a, ThreadPool &pool,
   // Causal blocks differ in cost: whoever is free takes the next, the dearest
   // first. Each block is computed alone, so the result does not depend on it.
   std::atomic<int64_t> next{0};
-  unsigned workers =
-      static_cast<unsigned>(std::min<int64_t>(units, pool.size()));
+  int64_t work = a.batch * a.heads * a.s * a.t * (a.d + a.dv);
+  unsigned workers = static_cast<unsigned>(std::min<int64_t>(
+      {units, pool.size(), std::max<int64_t>(1, work / smallestShare)}));
   pool.run(
       [&](unsigned worker) {
         Scratch mine(static_cast<char *>(scratch) + worker * scratchStride, a.d,

@@ -246,8 +246,12 @@ void cpu::gemm(const GemmArguments &g, ThreadPool &pool, void *scratch,
   int64_t splitRows = (g.m + rowSplits - 1) / rowSplits;
   splitRows = (splitRows + gemmTileRows - 1) / gemmTileRows * gemmTileRows;
   rowSplits = (g.m + splitRows - 1) / splitRows;
+  // A few rows wait for the weights, not for the arithmetic.
+  int64_t work = g.batch * std::max<int64_t>(g.m, 8) * g.n * g.k;
+  int64_t units = columnWork * rowSplits;
+  int64_t perUnit = std::max<int64_t>(1, work / units);
   pool.parallelFor(
-      columnWork * rowSplits, 1,
+      units, (smallestShare + perUnit - 1) / perUnit,
       [&](int64_t begin, int64_t end, unsigned worker) {
         Scratch mine(static_cast<char *>(scratch) + worker * scratchStride);
         for (int64_t unit = begin; unit < end; ++unit) {

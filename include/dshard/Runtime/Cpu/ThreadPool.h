@@ -93,6 +93,10 @@ private:
   bool stopping = false;
 };
 
+/// Multiplications that a product or an attention gives a thread at least, some
+/// 10 us: less than that is lost in waking a thread of a busy machine.
+constexpr int64_t smallestShare = 1 << 19;
+
 /// CPUs that this process may use (its affinity mask).
 unsigned availableCpus();
 
