@@ -264,6 +264,33 @@ def check_batch(programs, folder, plans=False):
     return [verdicts[program.name] for program in programs]
 
 
+def check_spoiled(program, text, folder):
+    """A wrong program: refused with an error, or equal to itself when compiled."""
+    path = folder / f"{program.name}.spoiled.mlir"
+    path.write_text(text)
+    out = folder / f"{program.name}.compiled.mlir"
+    command = [tool("dshard-opt"), str(path), *program.flags, "--mlir-diagnostic-verbosity-level=errors", "-o", str(out)]
+    done = run(command)
+    errors = re.findall(r"error: (.*)", done.stderr)
+    if is_crash(done.returncode):
+        return Verdict("crash", "dshard-opt", f"signal {done.returncode}", [command])
+    if done.returncode:
+        # mlir-opt says nothing but the error; a gate that finds what a pass left is no clear one.
+        return Verdict("refused" if errors else "invalid", "dshard-opt", errors[0] if errors else "no error", [command])
+    compare = [tool("dshard-interpret"), str(path), "--against", str(out), "--atol", "1e-12", *write_inputs(program, folder)]
+    done = run(compare)
+    if done.returncode == 0:
+        return Verdict("equal")
+    errors = re.findall(r"error: (.*)", done.stderr)
+    message = errors[0] if errors else f"exit status {done.returncode}"
+    if is_crash(done.returncode):
+        return Verdict("crash", "dshard-interpret", message, [command, compare])
+    # The interpreter may refuse the program itself: then there is nothing to compare.
+    alone = run([tool("dshard-interpret"), str(path), *write_inputs(program, folder)])
+    kind = "different" if alone.returncode == 0 else "refused"
+    return Verdict(kind, "dshard-interpret", message, [command, compare])
+
+
 def check(program, folder, plans=False):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -444,8 +444,41 @@ class Generator:
         low, high = x.low if low is None else low, x.high if high is None else high
         return self.emit(op, operands or [x], shape, x.dtype, low, high, attributes, exact=True)
 
+    def heads(self):
+        """A split of a sharded dim, as attention makes heads, and the merge back; the axes
+        fit the major factor, or only both factors together, or neither."""
+        piece = self.random.choice(p.mesh_pieces(self.random, self.mesh))
+        major, minor = self.random.choice([1, 2, 3, 4, 8]), self.random.choice([1, 2, 3, 4, 8])
+        if self.chance(0.6):
+            major = piece.size * self.random.choice([1, 2])
+        lead = self.shape(0, 1)
+        shape = (*lead, major * minor, *self.shape(0, 1))
+        if shape[len(lead)] % piece.size or math.prod(shape) > MAX_ELEMENTS:
+            return None
+        sharding = Sharding.replicated(len(shape))
+        sharding.dims[len(lead)] = [piece]
+        split = (*lead, major, minor, *shape[len(lead) + 1 :])
+        if major % piece.size == 0 and self.chance(0.4):
+            sharding.dims.insert(len(lead) + 1, [])
+            sharding.open.append(False)
+            return self.move("reshape", self.argument(split, sharding=sharding), shape)
+        x = self.move("reshape", self.argument(shape, sharding=sharding), split)
+        if x and self.chance(0.5):
+            x = self.emit("sin", [x], x.shape, x.dtype, -1.0, 1.0)
+        if x and self.chance(0.3):
+            order = list(range(len(x.shape)))
+            order[len(lead)], order[len(lead) + 1] = order[len(lead) + 1], order[len(lead)]
+            x = self.move("transpose", x, [x.shape[dim] for dim in order], f"permutation = {integers(order)}")
+        if x and self.chance(0.7):
+            at = self.random.choice([len(lead), max(len(lead) - 1, 0)])
+            merged = (*x.shape[:at], x.shape[at] * x.shape[at + 1], *x.shape[at + 2 :])
+            x = self.move("reshape", x, merged)
+        return x
+
     @maker("reshape")
     def reshape(self, op):
+        if self.chance(0.5):
+            return self.heads()
         x = self.any_value()
         shape = list(x.shape)
         for _ in range(self.random.randint(1, 2)):
@@ -618,6 +651,18 @@ class Generator:
         self.pool.append(result)
         return result
 
+    def pending_extreme(self):
+        """A pending maximum or minimum that is read as it is annotated."""
+        piece = self.random.choice(p.mesh_pieces(self.random, self.mesh))
+        kind = self.random.choice(["max", "min", "product"])
+        rows, shape = piece.size * self.random.choice([1, 2]), self.shape(1, 2)
+        x = self.argument((rows, *shape), sharding=Sharding([[piece]] + [[] for _ in shape], [False] * (1 + len(shape))))
+        words = f"kind = #dshard<reduction {kind}>, dims = array<i64: 0>"
+        x = self.emit("reduce", [x], shape, x.dtype, -1.0, 1.0, words, exact=kind != "product")
+        if x:
+            x.sharding = Sharding([[] for _ in shape], [False] * len(shape), [piece], kind)
+        return x
+
     def partial_chain(self):
         """A pending sum through ops: a row-parallel product annotated as partial, then a
         chain of annotated ops that are linear in it. The other operands have any sharding.
@@ -712,6 +757,8 @@ class Generator:
                 self.reshard()
             elif chance < 0.08 and not self.graph:
                 self.partial_chain()
+            elif chance < 0.09 and not self.graph:
+                self.pending_extreme()
             else:
                 op = self.random.choice(ops)
                 MAKERS[op](self, op)
@@ -733,7 +780,7 @@ class Generator:
             if self.chance(0.35):
                 sharding = random_sharding(self.random, self.mesh, value.shape)
             elif value.sharding and value.sharding.partial and self.chance(0.5) and not self.plain:
-                sharding = Sharding(value.sharding.dims, [False] * len(value.shape), value.sharding.partial)
+                sharding = Sharding(value.sharding.dims, [False] * len(value.shape), value.sharding.partial, value.sharding.kind)
             self.program.outputs.append((value, sharding))
 
 

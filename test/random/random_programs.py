@@ -73,8 +73,11 @@ def features_of(program):
         found.add("an open dim")
     for size in program.mesh.values():
         found.add(f"an axis of size {size}")
-    if any(getattr(value, "weight", False) for value in values):
+    if any(value.sharding and not value.sharding.fits(value.shape) for value in values):
         found.add("a padded vocabulary")
+    if "--dshard-fully-shard" in program.flags and program.mesh.get("dp_shard", 1) > 1:
+        if any(argument.weight for argument in program.arguments):
+            found.add("a parameter stored sharded")
     for node in program.nodes:
         x = node.operands[0] if node.operands else None
         if node.op == "attention":
@@ -97,7 +100,7 @@ def features_of(program):
 
 FEATURES = {
     "a value read more than once", "a dim of size 1", "a sub-axis", "a dim over two axes", "a partial value",
-    "an open dim", "a padded vocabulary", "grouped heads", "a key padding", "a causal mask",
+    "an open dim", "a padded vocabulary", "a parameter stored sharded", "grouped heads", "a key padding", "a causal mask",
     "a split of a sharded dim", "a merge of a sharded dim", "a broadcast operand",
     *(f"an axis of size {size}" for size in (1, 2, 3, 4, 8)),
 }

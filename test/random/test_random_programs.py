@@ -10,6 +10,7 @@ import checker
 import op_coverage
 import random_programs
 import shrinker
+import spoiler
 
 SEED = 0
 
@@ -120,3 +121,19 @@ def test_failures_are_kept(tmp_path):
     assert "--seed 2 --count 1" in text
     path.write_text(text)
     assert checker.run([checker.tool("dshard-opt"), str(path)]).returncode == 0
+
+
+def test_wrong_programs_are_refused(tmp_path):
+    """One clear error, or an equal program; no crash, no other value. Every kind of fault
+    is tried and refused at least once."""
+    refused = set()
+    for seed in range(150):
+        program = random_programs.program_of(seed)
+        fault, text = spoiler.spoil(program, seed)
+        verdict = checker.check_spoiled(program, text, tmp_path)
+        assert not verdict.failed, f"seed {seed}, {fault}: {verdict.kind}: {verdict.message}\n{text}"
+        if verdict.kind == "refused":
+            assert verdict.message[0].islower() or verdict.message[0] in "'\"", verdict.message
+            assert not verdict.message.rstrip("\n").endswith("."), verdict.message
+            refused.update(fault.split(" and "))
+    assert refused == set(spoiler.FAULTS)
