@@ -196,9 +196,12 @@ LogicalResult AttentionOp::decompose(OpBuilder &builder, ValueRange operands,
   Value sum = make.reduce(weights, ReductionKind::sum, {3}, true);
   Value safeSum = make.select(nothing, make.scalar(1, wide), sum);
   Value probabilities = make.binary<DivOp>(weights, safeSum);
-  if (getFullyMasked() == FullyMasked::uniform)
-    probabilities = make.select(nothing, make.scalar(1.0 / double(n.T), wide),
-                                probabilities);
+  if (getFullyMasked() == FullyMasked::uniform) {
+    // A quotient of ops: 1 / T rounded to a constant would not be exact.
+    Value even = make.binary<DivOp>(make.scalar(1, wide),
+                                    make.scalar(double(n.T), wide));
+    probabilities = make.select(nothing, even, probabilities);
+  }
   Value result = make.matmul(probabilities, value);
   Value logSumExp = make.binary<AddOp>(make.unary<LogOp>(sum), shift);
   results.push_back(make.cast(result, elementType));
