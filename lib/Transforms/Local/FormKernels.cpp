@@ -231,11 +231,31 @@ bool Clusters::reaches(Operation *from, int group) {
   return false;
 }
 
+/// The collective that gathers a parameter which `op` reads; null if none.
+static Operation *getParameterGather(Operation *op) {
+  for (Value operand : op->getOperands())
+    if (auto gather = operand.getDefiningOp<AllGatherOp>())
+      if (llvm::all_of(gather.getInputs(), llvm::IsaPred<BlockArgument>))
+        return gather;
+  return nullptr;
+}
+
+/// A kernel that reads parameters of two units would keep both gathered.
+static bool readsOtherUnit(Operation *op, ArrayRef<Operation *> members) {
+  Operation *own = getParameterGather(op);
+  return own && llvm::any_of(members, [&](Operation *member) {
+           Operation *other = getParameterGather(member);
+           return other && other != own;
+         });
+}
+
 bool Clusters::mayJoin(Operation *op, int number, bool isOutput,
                        double &accesses, bool &aligned) {
   Group &group = groups[number];
   RankedTensorType type = typeOf(op->getResult(0));
   if (group.ops.size() >= largestGroup)
+    return false;
+  if (readsOtherUnit(op, group.ops))
     return false;
   if (isOutput && type.getShape() != group.rows.getShape() &&
       !isRowOf(type, group.rows))

@@ -52,6 +52,7 @@ def FormKernelsPass : Pass<"dshard-form-kernels", "::mlir::ModuleOp"> {
 
     **Constraints**
     - (form_kernels_c1) an op without kernel or library call for its types is an error.
+    - (form_kernels_c2) no kernel reads gathered parameters of two units: both would stay in memory.
   }];
   let dependentDialects = ["::mlir::dshard::DShardDialect"];
 }
