@@ -137,3 +137,21 @@ def test_wrong_programs_are_refused(tmp_path):
             assert not verdict.message.rstrip("\n").endswith("."), verdict.message
             refused.update(fault.split(" and "))
     assert refused == set(spoiler.FAULTS)
+
+
+def test_passes_are_those_of_the_pipeline():
+    """A pass that a phase gains is compared as well."""
+    text = (checker.ROOT / "lib" / "Pipelines" / "Phases.cpp").read_text()
+
+    def passes_of(phase):
+        body = re.search(rf"case Phase::{phase}:\n(?!  *return)(.*?)break;", text, re.DOTALL).group(1)
+        return re.findall(r'"(dshard-[\w-]+|canonicalize)', body)
+
+    def names(flags):
+        return [flag[2:].split("=")[0] for flag in flags]
+
+    assert names(checker.RESOLVE) == [passes_of("annotate")[-1]] + passes_of("resolve")
+    assert names(checker.LOCAL) == passes_of("local")
+    assert names(checker.SCHEDULE) == passes_of("schedule")
+    raised = [name for name in passes_of("graph") if name != "dshard-fold-constants"]  # rounds what it folds
+    assert names(checker.GRAPH) == ["dshard-decompose"] + raised
