@@ -198,9 +198,20 @@ bool GraphImporter::bindSymbols() {
     }
     renamedDims[name] = list;
   }
-  for (const auto &[name, text] : options.constants)
+  std::map<std::string, std::string> constants;
+  for (const auto &[name, text] : options.constants) {
     if (!findInput(name, "--const"))
       return false;
+    auto [entry, isNew] = constants.try_emplace(name, text);
+    if (!isNew && entry->second != text)
+      fail("--const " + Twine(name) + " is given twice: " + entry->second +
+           " != " + text);
+  }
+  if (options.entry.empty() || options.entry == "load")
+    fail("--entry " + quote(options.entry) +
+         (options.entry.empty() ? " is no name; the default is run"
+                                : " is the name of the program that loads "
+                                  "weights; choose another"));
   if (hasFailed)
     return false;
 
