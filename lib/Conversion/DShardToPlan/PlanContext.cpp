@@ -7,8 +7,7 @@ using namespace mlir;
 using namespace mlir::dshard;
 
 int64_t mlir::dshard::bytesOf(RankedTensorType type) {
-  unsigned bits = type.getElementType().getIntOrFloatBitWidth();
-  return type.getNumElements() * (std::max(8u, bits) / 8);
+  return type.getNumElements() * getElementBytes(type.getElementType());
 }
 
 std::string mlir::dshard::nodeOf(Location loc) {

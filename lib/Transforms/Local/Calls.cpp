@@ -29,6 +29,9 @@ SmallVector<int64_t> mlir::dshard::contiguousStrides(ArrayRef<int64_t> shape) {
 static std::optional<SmallVector<int64_t>>
 reshapeStrides(ArrayRef<int64_t> from, ArrayRef<int64_t> strides,
                ArrayRef<int64_t> to) {
+  // Without elements there is no product of dims to match.
+  if (llvm::is_contained(from, 0))
+    return std::nullopt;
   SmallVector<int64_t> result(to.size(), 0);
   size_t i = 0, j = 0;
   while (true) {

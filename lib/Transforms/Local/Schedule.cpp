@@ -11,10 +11,12 @@ namespace mlir::dshard {
 using namespace mlir;
 using namespace mlir::dshard;
 
+/// Only tensors of known size count; the gates refuse all others.
 static int64_t bytesOf(Value value) {
-  auto type = cast<RankedTensorType>(value.getType());
-  unsigned bits = type.getElementType().getIntOrFloatBitWidth();
-  return type.getNumElements() * std::max(8u, bits) / 8;
+  auto type = dyn_cast<RankedTensorType>(value.getType());
+  if (!type || !type.hasStaticShape() || !type.getElementType().isIntOrFloat())
+    return 0;
+  return type.getNumElements() * getElementBytes(type.getElementType());
 }
 
 namespace {

@@ -23,7 +23,7 @@ static LogicalResult verifyCall(FusedOp fused, StringRef call) {
   return failure();
 }
 
-static LogicalResult verifyOp(Operation &op) {
+LogicalResult mlir::dshard::verifyScheduled(Operation &op) {
   if (auto fused = dyn_cast<FusedOp>(op)) {
     if (auto call = fused->getAttrOfType<StringAttr>(callAttrName)) {
       if (failed(verifyCall(fused, call.getValue())))
@@ -45,7 +45,7 @@ static LogicalResult verifyOp(Operation &op) {
   if (isa<RepeatOp, IfOp>(op)) {
     for (Region &region : op.getRegions())
       for (Operation &inner : region.front())
-        if (failed(verifyOp(inner)))
+        if (failed(verifyScheduled(inner)))
           return failure();
     return success();
   }
@@ -60,7 +60,7 @@ struct VerifySchedule
     for (auto function : getOperation().getOps<func::FuncOp>())
       for (Block &block : function.getBody())
         for (Operation &op : block)
-          if (failed(verifyOp(op)))
+          if (failed(verifyScheduled(op)))
             return signalPassFailure();
   }
 };

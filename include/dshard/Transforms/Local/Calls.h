@@ -3,9 +3,8 @@
 // A `dshard.fused` op with the attribute `dshard.call` holds exactly what one
 // instruction of the plan computes:
 //
-//   "matmul"     views of lhs and rhs, matmul, then optionally: bias,
-//   activation
-//                (relu, gelu, silu), residual, in this order
+//   "matmul"     views of lhs and rhs, matmul, then optionally, in this order:
+//                bias, activation (relu, gelu, silu), residual
 //   "attention"  views of query, key and value, attention, views of its result
 //
 // A view is a chain of transposes and reshapes that moves no element: the call
@@ -48,8 +47,8 @@ struct MatMulCall {
 /// Matches the product alone. Fails silently if no library call computes it:
 /// other types, batches that are no single stride.
 FailureOr<MatMulCall> matchMatMul(MatMulOp op);
-/// Extends by users of the result: each step needs it to be the only use.
-/// `mayUse` says whether a bias or residual value is available.
+/// Extends `call` by what follows its result, while the next op is the only use
+/// and keeps the type; appends those ops to `ops`.
 void matchEpilogue(MatMulCall &call, SmallVectorImpl<Operation *> &ops);
 
 struct AttentionCall {
@@ -60,8 +59,14 @@ struct AttentionCall {
   Value result; ///< after its views; null if unused
 };
 
+/// Matches the attention with the views around it; appends those to `ops`.
+/// Fails silently if its types are not those of the library call.
 FailureOr<AttentionCall>
 matchAttention(AttentionOp op, SmallVectorImpl<Operation *> *ops = nullptr);
+
+/// The gate of phase `schedule` for one op of a function's block
+/// (verify_schedule_c1 to c3). Errors are diagnostics.
+LogicalResult verifyScheduled(Operation &op);
 
 } // namespace mlir::dshard
 
