@@ -185,7 +185,10 @@ static LogicalResult verifyValueAttribute(Operation *op, Type type,
     if (!global || !mesh)
       return success();
     FailureOr<RankedTensorType> local = sharding.getLocalType(globalType, mesh);
-    if (failed(local) || *local != tensorType)
+    if (failed(local))
+      return op->emitError() << what << ": " << globalType
+                             << " has no even shards under " << sharding;
+    if (*local != tensorType)
       return op->emitError()
              << what << ": local type " << tensorType << " is not that of "
              << globalType << " under " << sharding << ", expected " << *local;
