@@ -47,9 +47,10 @@ LogicalResult verifyAxes(ArrayRef<AxisRefAttr> axes, MeshAttr mesh,
                          llvm::function_ref<InFlightDiagnostic()> emitError);
 
 /// verifyFor without sharding_c3: `dshard-pad` may still make the sizes divide.
-LogicalResult verifyShardingBeforePadding(
-    ShardingAttr sharding, RankedTensorType type, MeshAttr mesh, StringRef what,
-    llvm::function_ref<InFlightDiagnostic()> emitError);
+LogicalResult
+verifyShardingBeforePadding(ShardingAttr sharding, RankedTensorType type,
+                            MeshAttr mesh, StringRef what,
+                            llvm::function_ref<InFlightDiagnostic()> emitError);
 
 /// The module's mesh, or null.
 MeshAttr getMesh(Operation *op);
