@@ -168,6 +168,26 @@ LogicalResult Converter::run() {
   return success();
 }
 
+/// convert_to_plan_c3: single passes also run on what people write.
+static LogicalResult verifyInput(func::FuncOp function) {
+  if (!function.getBody().hasOneBlock())
+    return function.emitError("[convert_to_plan_c3] has ")
+           << function.getBody().getBlocks().size() << " blocks, expected 1";
+  auto isTensor = [](Type type) {
+    auto tensor = dyn_cast<RankedTensorType>(type);
+    return tensor && tensor.hasStaticShape() &&
+           tensor.getElementType().isIntOrFloat();
+  };
+  for (Type type : function.getArgumentTypes())
+    if (!isTensor(type))
+      return function.emitError("[convert_to_plan_c3] has an argument of type ")
+             << type << ", expected a tensor of known sizes";
+  for (Operation &op : function.getBody().front())
+    if (failed(verifyScheduled(op)))
+      return failure();
+  return success();
+}
+
 namespace {
 struct ConvertToPlan
     : mlir::dshard::impl::ConvertToPlanPassBase<ConvertToPlan> {
@@ -204,6 +224,8 @@ struct ConvertToPlan
             << "'; programs that keep state are not compiled into plans yet";
         return signalPassFailure();
       }
+    if (failed(verifyInput(function)))
+      return signalPassFailure();
     ::dshard::Result<CpuTarget> cpu = getCpuTarget(target);
     if (!cpu) {
       module.emitError(cpu.status().message());

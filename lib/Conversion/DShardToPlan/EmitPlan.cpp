@@ -383,6 +383,8 @@ LogicalResult Emitter::run() {
 
 LogicalResult mlir::dshard::emitPlan(ModuleOp module, StringRef path,
                                      const EmitOptions &options) {
+  if (failed(plan::verifyReferences(module)))
+    return failure();
   Emitter emitter(module, options);
   if (failed(emitter.run()))
     return failure();
@@ -396,6 +398,6 @@ LogicalResult mlir::dshard::emitPlan(ModuleOp module, StringRef path,
   ::dshard::Status written =
       ::dshard::writeFile(path.str(), bytes.data(), bytes.size());
   if (!written)
-    return module.emitError(written.message());
+    return emitError(UnknownLoc::get(module.getContext())) << written.message();
   return success();
 }

@@ -40,3 +40,37 @@ func.func @two(%x: tensor<4xf32>) -> tensor<4xf32> attributes {dshard.spmd} {
 func.func @state(%x: tensor<4xf32> {dshard.state = "cache"}) -> (tensor<4xf32> {dshard.state = "cache"}) attributes {dshard.spmd} {
   return %x : tensor<4xf32>
 }
+
+// -----
+
+// What phase `schedule` may not hold is refused here too.
+func.func @unscheduled(%x: tensor<4xf32>) -> tensor<4xf32> attributes {dshard.spmd} {
+  // expected-error @+1 {{[verify_schedule_c1] is in no kernel, library call, collective or control op}}
+  %0 = dshard.exp %x : (tensor<4xf32>) -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+
+// -----
+
+// A call without its product.
+func.func @empty_call(%x: tensor<4xf32>) -> tensor<4xf32> attributes {dshard.spmd} {
+  // expected-error @+1 {{[verify_schedule_c2] is no library call 'matmul'}}
+  %0 = dshard.fused %x {dshard.call = "matmul"} : (tensor<4xf32>) -> tensor<4xf32> {
+  ^bb0(%a: tensor<4xf32>):
+    dshard.yield %a : tensor<4xf32>
+  }
+  return %0 : tensor<4xf32>
+}
+
+// -----
+
+// convert_to_plan_c3
+// expected-error @+1 {{[convert_to_plan_c3] has an argument of type 'tensor<?xf32>', expected a tensor of known sizes}}
+func.func @dynamic(%x: tensor<?xf32>) -> tensor<?xf32> attributes {dshard.spmd} {
+  return %x : tensor<?xf32>
+}
+
+// -----
+
+// expected-error @+1 {{[convert_to_plan_c3] has 0 blocks, expected 1}}
+func.func private @declared(tensor<4xf32>) -> tensor<4xf32> attributes {dshard.spmd}

@@ -22,6 +22,8 @@ def ConvertToPlanPass : Pass<"dshard-convert-to-plan", "::mlir::ModuleOp"> {
     **Constraints**
     - (convert_to_plan_c1) one function, of one pipeline stage, without control ops.
     - (convert_to_plan_c2) no argument is a state that the program keeps.
+    - (convert_to_plan_c3) the function is one block that passes the gate of phase `schedule`, of
+      tensors of known sizes.
   }];
   let dependentDialects = ["::mlir::plan::PlanDialect"];
   let options = [Option<"target", "target", "std::string", "\"cpu:native\"",

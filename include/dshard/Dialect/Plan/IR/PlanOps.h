@@ -30,6 +30,9 @@ const ::dshard::plan::InstructionInfo *getInstructionInfo(Operation *op);
 ParseResult parseInstruction(OpAsmParser &parser, OperationState &result);
 void printInstruction(OpAsmPrinter &printer, Operation *op);
 LogicalResult verifyInstruction(Operation *op);
+/// What no op can see alone, for modules that people write: the constraints
+/// plan_ir_c1 to c6 of PlanOps.td. Errors are diagnostics.
+LogicalResult verifyReferences(ModuleOp module);
 
 /// Where an instruction comes from.
 struct Origin {

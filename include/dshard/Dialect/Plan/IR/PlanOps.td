@@ -16,6 +16,16 @@ def Plan_Dialect : Dialect {
     Discardable attributes of the module: `dshard.mesh`, and `plan.compiler`, `plan.options`,
     `plan.model`, `plan.model_folder`, `plan.model_hash`, `plan.target`, `plan.features`.
 
+    **Constraints**, checked before a module is written (`plan::verifyReferences`)
+    - (plan_ir_c1) an index names an op of its kind: of a file or an image one that stands before,
+      of a port a buffer of the entry's program.
+    - (plan_ir_c2) types are tensors of known sizes.
+    - (plan_ir_c3) sizes, offsets of buffers and stages are not negative.
+    - (plan_ir_c4) values are numbers, tables, scalars or loop indices; kernels, sources and groups
+      literals; a range has two numbers.
+    - (plan_ir_c5) a module holds nothing but ops of this dialect, an entry nothing but ports.
+    - (plan_ir_c6) axes are those of `dshard.mesh`; shardings suit the global types.
+
     The instructions are exactly those of Plan/Instructions.def: their uses and values have the
     names and the order of that table, which parser, printer and verifier read.
   }];
