@@ -3,15 +3,14 @@
 #include "dshard/Dialect/DShard/IR/DShardOps.h"
 #include "dshard/Import/Import.h"
 #include "dshard/Pipelines/Pipelines.h"
+#include "dshard/Support/File.h"
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassInstrumentation.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassRegistry.h"
-#include "mlir/Support/FileUtilities.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/FormatVariadic.h"
-#include "llvm/Support/ToolOutputFile.h"
 
 using namespace mlir;
 using namespace mlir::dshard;
@@ -83,38 +82,55 @@ static LogicalResult refuseMissingStrategies(MeshAttr mesh,
   return success();
 }
 
-static LogicalResult writeModule(ModuleOp module, llvm::StringRef folder,
-                                 llvm::StringRef name) {
-  std::string message;
+LogicalResult mlir::dshard::writeModule(ModuleOp module, llvm::StringRef path) {
+  auto error = [&] { return emitError(UnknownLoc::get(module.getContext())); };
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  // With locations, so that --from loses nothing.
+  module.print(stream, OpPrintingFlags().enableDebugInfo());
+  stream << "\n";
+  if (!path.empty() && path != "-") {
+    ::dshard::Status written =
+        ::dshard::writeFile(path.str(), text.data(), text.size());
+    return written ? success() : error() << written.message();
+  }
+  llvm::raw_fd_ostream &out = llvm::outs();
+  out << text;
+  out.flush();
+  if (!out.has_error())
+    return success();
+  std::string reason = out.error().message();
+  out.clear_error(); // else the stream ends the program
+  return error() << "standard output: cannot write: " << reason;
+}
+
+/// FOLDER/NAME.mlir; makes the folder.
+static LogicalResult dumpModule(ModuleOp module, llvm::StringRef folder,
+                                llvm::StringRef name) {
   if (std::error_code code = llvm::sys::fs::create_directories(folder))
     return emitError(UnknownLoc::get(module.getContext()))
            << "cannot make folder '" << folder << "': " << code.message();
-  std::unique_ptr<llvm::ToolOutputFile> file =
-      openOutputFile((folder + "/" + name + ".mlir").str(), &message);
-  if (!file)
-    return emitError(UnknownLoc::get(module.getContext())) << message;
-  module.print(file->os(), OpPrintingFlags().enableDebugInfo());
-  file->os() << "\n";
-  file->keep();
-  return success();
+  return writeModule(module, (folder + "/" + name + ".mlir").str());
 }
 
 namespace {
 /// Writes the module after each pass: NN-flag.mlir.
 struct DumpPasses : PassInstrumentation {
-  DumpPasses(std::string folder, int &count)
-      : folder(std::move(folder)), count(count) {}
+  DumpPasses(std::string folder, int &count, bool &hasFailed)
+      : folder(std::move(folder)), count(count), hasFailed(hasFailed) {}
   void runAfterPass(Pass *pass, Operation *op) override {
     auto module = dyn_cast<ModuleOp>(op);
     if (!module)
       module = op->getParentOfType<ModuleOp>();
-    if (module && !pass->getArgument().empty())
-      (void)writeModule(
-          module, folder,
-          llvm::formatv("{0,0+2}-{1}", count++, pass->getArgument()).str());
+    if (!module || pass->getArgument().empty() || hasFailed)
+      return;
+    std::string name =
+        llvm::formatv("{0,0+2}-{1}", count++, pass->getArgument()).str();
+    hasFailed = failed(dumpModule(module, folder, name));
   }
   std::string folder;
   int &count;
+  bool &hasFailed;
 };
 } // namespace
 
@@ -138,6 +154,42 @@ static LogicalResult import(MLIRContext &context, const CompileOptions &options,
   return success();
 }
 
+/// Parses the IR of phase `options.from`. What only the importer reads is
+/// refused: it would change nothing.
+static LogicalResult resume(MLIRContext &context, const CompileOptions &options,
+                            OwningOpRef<ModuleOp> &module) {
+  auto error = [&] { return emitError(UnknownLoc::get(&context)); };
+  llvm::StringRef phase = getPhaseName(*options.from);
+  const char *useless = !options.dims.empty()        ? "--dim"
+                        : !options.dimRoles.empty()  ? "--dims"
+                        : !options.constants.empty() ? "--const"
+                        : options.entry != "run"     ? "--entry"
+                                                     : nullptr;
+  if (useless)
+    return error() << useless << " is for an .onnx; with --from=" << phase
+                   << " sizes and names are those of '" << options.model << "'";
+  module = parseSourceFile<ModuleOp>(options.model, &context);
+  if (!module)
+    return failure();
+  if (auto held = (*module)->getAttrOfType<StringAttr>(phaseAttrName);
+      held && held.getValue() != phase)
+    return error() << options.model << " holds phase '" << held.getValue()
+                   << "', not '" << phase
+                   << "'; say --from=" << held.getValue();
+  if (options.mesh.empty() && !options.ranks)
+    return success();
+  FailureOr<MeshAttr> mesh = parseMesh(context, options.mesh, options.ranks);
+  if (failed(mesh) || failed(refuseMissingStrategies(*mesh, context)))
+    return failure();
+  MeshAttr held = getMesh(*module);
+  if (held && held != *mesh && *options.from >= Phase::annotate)
+    return error() << "--mesh: " << options.model << " is sharded for "
+                   << held.getNumRanks() << " ranks, as " << held
+                   << "; start from an earlier phase for " << *mesh;
+  (*module)->setAttr(meshAttrName, *mesh);
+  return success();
+}
+
 LogicalResult mlir::dshard::compile(MLIRContext &context,
                                     const CompileOptions &options,
                                     OwningOpRef<ModuleOp> &module) {
@@ -146,7 +198,7 @@ LogicalResult mlir::dshard::compile(MLIRContext &context,
                        StringAttr::get(&context, getPhaseName(phase)));
     if (options.dumpPhasesTo.empty())
       return success();
-    return writeModule(
+    return dumpModule(
         *module, options.dumpPhasesTo,
         llvm::formatv("{0}-{1}", static_cast<int>(phase), getPhaseName(phase))
             .str());
@@ -167,8 +219,7 @@ LogicalResult mlir::dshard::compile(MLIRContext &context,
       return emitError(UnknownLoc::get(&context))
              << "--from=" << getPhaseName(current)
              << " lies after --to=" << getPhaseName(options.to);
-    module = parseSourceFile<ModuleOp>(options.model, &context);
-    if (!module)
+    if (failed(resume(context, options, module)))
       return failure();
   } else if (failed(import(context, options, module)) ||
              failed(finishPhase(Phase::import))) {
@@ -176,17 +227,23 @@ LogicalResult mlir::dshard::compile(MLIRContext &context,
   }
 
   int passCount = 0;
+  bool dumpFailed = false;
   while (current < options.to) {
     current = static_cast<Phase>(static_cast<int>(current) + 1);
     PassManager manager(&context, ModuleOp::getOperationName());
+    std::string reason;
+    llvm::raw_string_ostream stream(reason);
     if (failed(parsePassPipeline(getPhasePipeline(current, options), manager,
-                                 llvm::errs())))
+                                 stream)))
       return emitError(UnknownLoc::get(&context))
-             << "phase " << getPhaseName(current) << " has an unknown pass";
+             << "phase " << getPhaseName(current)
+             << ": a pass does not take its options: "
+             << llvm::StringRef(reason).split('\n').first;
     if (!options.dumpPassesTo.empty())
-      manager.addInstrumentation(
-          std::make_unique<DumpPasses>(options.dumpPassesTo, passCount));
-    if (failed(manager.run(*module)) || failed(finishPhase(current)))
+      manager.addInstrumentation(std::make_unique<DumpPasses>(
+          options.dumpPassesTo, passCount, dumpFailed));
+    if (failed(manager.run(*module)) || dumpFailed ||
+        failed(finishPhase(current)))
       return failure();
     if (options.explain && current == explained)
       explainCollectives(*module, *options.explain);

@@ -32,7 +32,7 @@ void mlir::dshard::explainCollectives(ModuleOp module, raw_ostream &os) {
     for (Value operand : op->getOperands())
       if (auto type = dyn_cast<RankedTensorType>(operand.getType()))
         bytes += static_cast<double>(type.getNumElements()) *
-                 type.getElementType().getIntOrFloatBitWidth() / 8;
+                 getElementBytes(type.getElementType());
     total += bytes;
     std::string text;
     llvm::raw_string_ostream stream(text);

@@ -32,12 +32,18 @@ std::string mlir::dshard::listPhases() {
   return text;
 }
 
+/// `value` in the quotes that it does not hold.
+static std::string quoted(llvm::StringRef value) {
+  const char *mark = value.contains('\'') ? "\"" : "'";
+  return (mark + value + mark).str();
+}
+
 /// `pass{option='value'}`; without a value just the pass.
 static std::string withOption(llvm::StringRef pass, llvm::StringRef option,
                               llvm::StringRef value) {
   if (value.empty())
     return pass.str();
-  return (pass + "{" + option + "='" + value + "'}").str();
+  return (pass + "{" + option + "=" + quoted(value) + "}").str();
 }
 
 std::string mlir::dshard::getPhasePipeline(Phase phase,
@@ -95,10 +101,10 @@ std::string mlir::dshard::getPhasePipeline(Phase phase,
         "dshard-pad",       // vocabulary to a multiple, before sizes matter
         "dshard-propagate", //
         "dshard-insert-reshards", //
-        "dshard-fully-shard{mode='" + options.fsdp + "' unit='" +
-            options.fsdpUnit + "'}", // storage shardings of parameters
-        "dshard-verify-partial",     // no partial value where one cannot pass
-        "dshard-verify-resolved",    // gate
+        "dshard-fully-shard{mode=" + quoted(options.fsdp) + " unit=" +
+            quoted(options.fsdpUnit) + "}", // storage shardings of parameters
+        "dshard-verify-partial",  // no partial value where one cannot pass
+        "dshard-verify-resolved", // gate
     };
     break;
 

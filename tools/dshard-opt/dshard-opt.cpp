@@ -2,15 +2,17 @@
 
 #include "CommandLine.h"
 #include "dshard/Conversion/DShardToPlan/DShardToPlan.h"
+#include "mlir/IR/AsmState.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/IR/OwningOpRef.h"
-#include "mlir/Support/FileUtilities.h"
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Support/Timing.h"
 #include "mlir/Tools/mlir-opt/MlirOptMain.h"
+#include "llvm/Support/CommandLine.h"
 #include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/Path.h"
-#include "llvm/Support/ToolOutputFile.h"
 
 using namespace mlir;
 using namespace ::dshard::tool;
@@ -91,18 +93,39 @@ static int runCompiler(CommandLine &commandLine) {
   }
   if (commandLine.explain && commandLine.output.empty())
     return 0;
-  std::string message;
-  std::unique_ptr<llvm::ToolOutputFile> output = openOutputFile(
-      commandLine.output.empty() ? "-" : commandLine.output, &message);
-  if (!output) {
-    llvm::errs() << "dshard-opt: error: " << message << "\n";
-    return 1;
+  return failed(mlir::dshard::writeModule(*module, commandLine.output)) ? 1 : 0;
+}
+
+/// An ordinary mlir-opt: every pass has its flag.
+static int runPasses(int argc, char **argv) {
+  DialectRegistry registry;
+  mlir::dshard::registerAllDialects(registry);
+  mlir::dshard::registerAllPasses();
+  for (int i = 1; i < argc; ++i)
+    if (llvm::StringRef(argv[i]) == "--help-passes")
+      argv[i] = const_cast<char *>("--help");
+  llvm::cl::opt<std::string> input(llvm::cl::Positional,
+                                   llvm::cl::desc("<input file>"),
+                                   llvm::cl::init("-"));
+  llvm::cl::opt<std::string> output("o", llvm::cl::desc("Output filename"),
+                                    llvm::cl::value_desc("filename"),
+                                    llvm::cl::init("-"));
+  // As MLIR's own MlirOptMain, whose exit status for a wrong flag is 1.
+  MlirOptMainConfig::registerCLOptions(registry);
+  registerAsmPrinterCLOptions();
+  registerMLIRContextCLOptions();
+  registerPassManagerCLOptions();
+  registerDefaultTimingManagerCLOptions();
+  std::string wrong;
+  llvm::raw_string_ostream stream(wrong);
+  if (!llvm::cl::ParseCommandLineOptions(argc, argv, "dshard's passes\n",
+                                         &stream)) {
+    llvm::errs() << llvm::StringRef(wrong).split('\n').first;
+    if (!wrong.empty())
+      llvm::errs() << "\n";
+    return 2;
   }
-  // With locations, so that --from loses nothing.
-  module->print(output->os(), OpPrintingFlags().enableDebugInfo());
-  output->os() << "\n";
-  output->keep();
-  return 0;
+  return asMainReturnCode(MlirOptMain(argc, argv, input, output, registry));
 }
 
 int main(int argc, char **argv) {
@@ -121,13 +144,5 @@ int main(int argc, char **argv) {
   case Parsed::passes:
     break;
   }
-  // An ordinary mlir-opt: every pass has its flag.
-  DialectRegistry registry;
-  mlir::dshard::registerAllDialects(registry);
-  mlir::dshard::registerAllPasses();
-  for (int i = 1; i < argc; ++i)
-    if (llvm::StringRef(argv[i]) == "--help-passes")
-      argv[i] = const_cast<char *>("--help");
-  return asMainReturnCode(
-      MlirOptMain(argc, argv, "dshard's passes\n", registry));
+  return runPasses(argc, argv);
 }

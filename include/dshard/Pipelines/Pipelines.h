@@ -77,6 +77,10 @@ void registerAllPasses();
 /// kind, axes, bytes of operands per rank, reason, source node.
 void explainCollectives(ModuleOp module, raw_ostream &os);
 
+/// Writes IR with its locations to `path`, whole or not at all; empty or "-":
+/// to standard output. Errors are diagnostics.
+LogicalResult writeModule(ModuleOp module, llvm::StringRef path);
+
 /// Imports (or parses) the model, sets its mesh and runs the phases up to
 /// `options.to`. Diagnostics go to the context's handlers. With to = plan the
 /// module holds the plan dialect, ready for emitPlan.
