@@ -228,8 +228,13 @@ Value NodeImporter::buildAttention(RankedTensorType result,
                                    ArrayRef<NamedAttribute> attributes) {
   if (!result || !logSumExp)
     return {};
+  // query, key, value, then at most the padding: an offset per rank is local.
+  SmallVector<NamedAttribute> all(attributes);
+  all.push_back(attr(AttentionOp::getOperandSegmentSizeAttr(),
+                     graph.builder().getDenseI32ArrayAttr(
+                         {1, 1, 1, operands.size() > 3 ? 1 : 0, 0})));
   return buildNamed(AttentionOp::getOperationName(), {result, logSumExp},
-                    operands, attributes);
+                    operands, all);
 }
 
 NamedAttribute NodeImporter::attr(StringRef name, Attribute value) const {

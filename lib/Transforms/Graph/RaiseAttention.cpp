@@ -445,10 +445,11 @@ static void applyAttention(MatMulOp op, const Attention &attention) {
       RankedTensorType::get({sizes.B, sizes.H, sizes.S}, builder.getF32Type());
   auto result = make.create<AttentionOp>(
       TypeRange{op.getResult().getType(), logSumExp}, attention.query, key,
-      attention.value, padding, APFloat(attention.scale),
-      attention.mask.causalOffset.has_value(), static_cast<uint64_t>(offset),
-      static_cast<uint64_t>(window), APFloat(attention.softcap),
-      attention.fullyMasked);
+      attention.value, padding, /*query_offset=*/Value(),
+      APFloat(attention.scale), attention.mask.causalOffset.has_value(),
+      static_cast<uint64_t>(offset), static_cast<uint64_t>(window),
+      APFloat(attention.softcap), attention.fullyMasked,
+      SequenceLayout::contiguous, uint64_t(1));
   op.replaceAllUsesWith(result.getResult());
 }
 

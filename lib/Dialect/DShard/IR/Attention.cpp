@@ -1,5 +1,6 @@
 //===- Attention.cpp - Attention and rotary embedding ---------------------===//
 
+#include "ContextAttention.h"
 #include "dshard/Dialect/DShard/IR/DShardBuilder.h"
 #include <limits>
 
@@ -10,10 +11,19 @@ using namespace mlir::dshard;
 // attention
 //===----------------------------------------------------------------------===//
 
+/// What decides which keys a row attends.
 namespace {
+struct AttentionMask {
+  int64_t B, S, T;
+  bool causal;
+  int64_t offset, window;
+  SequenceLayout layout;
+  int64_t parts;
+};
+
 struct AttentionSizes {
   int64_t B, H, S, D, Hkv, T, Dv;
-  explicit AttentionSizes(AttentionOp op) {
+  template <typename OpT> explicit AttentionSizes(OpT op) {
     ArrayRef<int64_t> query = op.getQuery().getType().getShape(),
                       key = op.getKey().getType().getShape();
     B = query[0], H = query[1], S = query[2], D = query[3];
@@ -23,63 +33,147 @@ struct AttentionSizes {
 };
 } // namespace
 
-LogicalResult AttentionOp::verify() {
-  // attention_c1
-  for (auto [name, value] : {std::pair<StringRef, Value>{"query", getQuery()},
-                             {"key", getKey()},
-                             {"value", getValue()},
-                             {"result", getResult()}}) {
+/// True where a row may attend a key, broadcastable to [B,H,S,T]; null where
+/// every row attends every key.
+static Value buildAttentionMask(DShardBuilder &make, const AttentionMask &n,
+                                Value keyPadding, Value queryOffset) {
+  Value mask;
+  auto restrict = [&](Value more) {
+    mask = mask ? make.binary<AndOp>(mask, more) : more;
+  };
+  Type i64 = make.builder.getI64Type();
+  // Positions before the sequence was put into the layout's order.
+  auto positions = [&](int64_t dim, int64_t size, int64_t start) {
+    SmallVector<int64_t> shape(2, 1);
+    shape[dim] = size;
+    auto type = RankedTensorType::get(shape, i64);
+    Value index = make.create<IotaOp>(
+        type, uint64_t(dim), llvm::APFloat(double(start)), llvm::APFloat(1.0));
+    if (n.layout == SequenceLayout::contiguous)
+      return index;
+    return Value(make.create<ReorderOp>(type, index, uint64_t(dim), n.layout,
+                                        uint64_t(n.parts), false));
+  };
+  if (n.causal || n.window >= 0) {
+    Value row = positions(0, n.S, n.offset), column = positions(1, n.T, 0);
+    if (queryOffset)
+      row = make.binary<AddOp>(row, queryOffset);
+    if (n.causal)
+      restrict(make.compare(column, row, ComparePredicate::le));
+    if (n.window >= 0)
+      restrict(make.compare(
+          column, make.binary<SubOp>(row, make.scalar(double(n.window), i64)),
+          ComparePredicate::gt));
+  }
+  if (keyPadding)
+    restrict(make.reshape(keyPadding, {n.B, 1, 1, n.T}));
+  return mask;
+}
+
+static LogicalResult expectShape(Operation *op, StringRef name, Value value,
+                                 ArrayRef<int64_t> expected) {
+  ArrayRef<int64_t> shape = cast<RankedTensorType>(value.getType()).getShape();
+  if (shape == expected)
+    return success();
+  auto text = [](ArrayRef<int64_t> sizes) {
+    std::string list;
+    for (int64_t size : sizes)
+      list += (list.empty() ? "" : "x") + std::to_string(size);
+    return list;
+  };
+  return op->emitOpError() << name << " has shape " << text(shape)
+                           << ", expected " << text(expected);
+}
+
+/// 4 dims, floats, the query's element type; key, value and padding fit.
+static LogicalResult
+verifyAttentionOperands(Operation *op,
+                        ArrayRef<std::pair<StringRef, Value>> values) {
+  Type element =
+      cast<RankedTensorType>(values[0].second.getType()).getElementType();
+  for (auto [name, value] : values) {
     auto type = cast<RankedTensorType>(value.getType());
     if (type.getRank() != 4)
-      return emitOpError() << name << " has " << type.getRank()
-                           << " dims, expected 4";
-    if (type.getElementType() != getQuery().getType().getElementType())
-      return emitOpError() << name << " has element type "
-                           << type.getElementType() << ", query "
-                           << getQuery().getType().getElementType();
-    if (!isa<FloatType>(type.getElementType()))
-      return emitOpError() << name << " has element type "
-                           << type.getElementType() << ", expected a float";
+      return op->emitOpError()
+             << name << " has " << type.getRank() << " dims, expected 4";
+    if (type.getElementType() != element)
+      return op->emitOpError()
+             << name << " has element type " << type.getElementType()
+             << ", query " << element;
+    if (!isa<FloatType>(element))
+      return op->emitOpError()
+             << name << " has element type " << element << ", expected a float";
   }
-  AttentionSizes n(*this);
-  auto expectShape = [&](StringRef name, Value value,
-                         ArrayRef<int64_t> expected) -> LogicalResult {
-    ArrayRef<int64_t> shape =
-        cast<RankedTensorType>(value.getType()).getShape();
-    if (shape == expected)
-      return success();
-    auto text = [](ArrayRef<int64_t> sizes) {
-      std::string list;
-      for (int64_t size : sizes)
-        list += (list.empty() ? "" : "x") + std::to_string(size);
-      return list;
-    };
-    return emitOpError() << name << " has shape " << text(shape)
-                         << ", expected " << text(expected);
-  };
-  if (failed(expectShape("key", getKey(), {n.B, n.Hkv, n.T, n.D})) ||
-      failed(expectShape("value", getValue(), {n.B, n.Hkv, n.T, n.Dv})) ||
-      failed(expectShape("result", getResult(), {n.B, n.H, n.S, n.Dv})))
+  return success();
+}
+
+/// What attention and its gradient have in common, once all have 4 dims.
+template <typename OpT> static LogicalResult verifyAttentionShapes(OpT op) {
+  AttentionSizes n(op);
+  if (failed(expectShape(op, "key", op.getKey(), {n.B, n.Hkv, n.T, n.D})) ||
+      failed(
+          expectShape(op, "value", op.getValue(), {n.B, n.Hkv, n.T, n.Dv})) ||
+      failed(expectShape(op, "result", op.getResult(), {n.B, n.H, n.S, n.Dv})))
     return failure();
   if (n.Hkv == 0 || n.H % n.Hkv != 0)
-    return emitOpError() << n.Hkv << " KV heads do not divide " << n.H
-                         << " query heads";
-  // attention_c2
-  if (Value padding = getKeyPadding()) {
-    if (failed(expectShape("key_padding", padding, {n.B, n.T})))
+    return op.emitOpError()
+           << n.Hkv << " KV heads do not divide " << n.H << " query heads";
+  return success();
+}
+
+template <typename OpT> static LogicalResult verifyAttentionPadding(OpT op) {
+  AttentionSizes n(op);
+  if (Value padding = op.getKeyPadding()) {
+    if (failed(expectShape(op, "key_padding", padding, {n.B, n.T})))
       return failure();
-    if (!getKeyPadding().getType().getElementType().isInteger(1))
-      return emitOpError() << "key_padding has element type "
-                           << getKeyPadding().getType().getElementType()
-                           << ", expected i1";
+    Type element = cast<RankedTensorType>(padding.getType()).getElementType();
+    if (!element.isInteger(1))
+      return op.emitOpError()
+             << "key_padding has element type " << element << ", expected i1";
   }
-  // attention_c3
-  if (failed(expectShape("log_sum_exp", getLogSumExp(), {n.B, n.H, n.S})))
+  return success();
+}
+
+template <typename OpT> static LogicalResult verifyLogSumExp(OpT op) {
+  AttentionSizes n(op);
+  if (failed(
+          expectShape(op, "log_sum_exp", op.getLogSumExp(), {n.B, n.H, n.S})))
     return failure();
-  if (!getLogSumExp().getType().getElementType().isF32())
-    return emitOpError() << "log_sum_exp has element type "
-                         << getLogSumExp().getType().getElementType()
-                         << ", expected f32";
+  Type element =
+      cast<RankedTensorType>(op.getLogSumExp().getType()).getElementType();
+  if (!element.isF32())
+    return op.emitOpError()
+           << "log_sum_exp has element type " << element << ", expected f32";
+  return success();
+}
+
+LogicalResult AttentionOp::verify() {
+  // attention_c1
+  if (failed(verifyAttentionOperands(*this, {{"query", getQuery()},
+                                             {"key", getKey()},
+                                             {"value", getValue()},
+                                             {"result", getResult()}})) ||
+      failed(verifyAttentionShapes(*this)))
+    return failure();
+  // attention_c2
+  if (failed(verifyAttentionPadding(*this)))
+    return failure();
+  // attention_c3
+  if (failed(verifyLogSumExp(*this)))
+    return failure();
+  AttentionSizes n(*this);
+  // attention_c4
+  int64_t parts = getParts();
+  if (parts > 1 && n.S != n.T)
+    return emitOpError() << "a sequence of " << parts << " parts in layout "
+                         << stringifySequenceLayout(getLayout())
+                         << " needs as many rows as keys: " << n.S
+                         << " != " << n.T;
+  if (failed(verifySequenceLayout(*this, getLayout(), parts, n.S)))
+    return failure();
+  // attention_c5
+  if (Value offset = getQueryOffset())
+    return verifyIndexScalar(*this, "query_offset", offset);
   return success();
 }
 
@@ -96,9 +190,13 @@ ShardingRule AttentionOp::getShardingRule() {
   // Under a causal mask or a window the shards of the queries differ in their
   // offset: only a pass that deals with it may shard them.
   bool positional = getCausal() || int64_t(getWindow()) >= 0;
-  int64_t s =
-      rule.addFactor(n.S, positional ? FactorKind::ring : FactorKind::parallel);
-  int64_t t = rule.addFactor(n.T, FactorKind::ring);
+  // `parts` says that one did: rows and keys are one sequence then, dealt out
+  // alike, and `partition` brings each part of the keys to all rows.
+  bool isDealtOut = getParts() > 1;
+  int64_t s = rule.addFactor(n.S, positional && !isDealtOut
+                                      ? FactorKind::ring
+                                      : FactorKind::parallel);
+  int64_t t = isDealtOut ? s : rule.addFactor(n.T, FactorKind::ring);
   int64_t d = rule.addFactor(n.D, FactorKind::gather);
   int64_t dv = rule.addFactor(n.Dv, FactorKind::gather);
   rule.operands = {{{b}, heads, {s}, {d}},
@@ -111,6 +209,10 @@ ShardingRule AttentionOp::getShardingRule() {
     rule.operands.push_back({{b}, {t}});
     rule.linear.push_back(false);
   }
+  if (getQueryOffset()) {
+    rule.operands.emplace_back();
+    rule.linear.push_back(false);
+  }
   rule.results = {{{b}, heads, {s}, {dv}}, {{b}, heads, {s}}};
   return rule;
 }
@@ -118,6 +220,9 @@ ShardingRule AttentionOp::getShardingRule() {
 LogicalResult AttentionOp::partition(OpBuilder &builder, ValueRange operands,
                                      const PartitionContext &context,
                                      SmallVectorImpl<Value> &results) {
+  if (getParts() > 1)
+    return partitionContextAttention(*this, builder, operands, context,
+                                     results);
   AttentionSizes n(*this);
   auto localSize = [&](Value value, int64_t dim) {
     return cast<RankedTensorType>(value.getType()).getDimSize(dim);
@@ -162,28 +267,17 @@ LogicalResult AttentionOp::decompose(OpBuilder &builder, ValueRange operands,
         make.unary<TanhOp>(make.binary<DivOp>(scores, c)), c);
   }
   // mask: true where a query may attend a key; broadcasts to [B,H,S,T].
-  Value mask;
-  auto restrict = [&](Value more) {
-    mask = mask ? make.binary<AndOp>(mask, more) : more;
-  };
-  Type i64 = builder.getI64Type();
-  int64_t offset = getOffset(), window = getWindow();
-  if (getCausal() || window >= 0) {
-    Value row =
-        make.create<IotaOp>(RankedTensorType::get({n.S, 1}, i64), uint64_t(0),
-                            llvm::APFloat(double(offset)), llvm::APFloat(1.0));
-    Value column =
-        make.create<IotaOp>(RankedTensorType::get({1, n.T}, i64), uint64_t(1),
-                            llvm::APFloat(0.0), llvm::APFloat(1.0));
-    if (getCausal())
-      restrict(make.compare(column, row, ComparePredicate::le));
-    if (window >= 0)
-      restrict(make.compare(
-          column, make.binary<SubOp>(row, make.scalar(double(window), i64)),
-          ComparePredicate::gt));
-  }
+  Value padding, queryOffset;
+  size_t next = 3;
   if (getKeyPadding())
-    restrict(make.reshape(operands[3], {n.B, 1, 1, n.T}));
+    padding = operands[next++];
+  if (getQueryOffset())
+    queryOffset = operands[next++];
+  Value mask = buildAttentionMask(make,
+                                  {n.B, n.S, n.T, getCausal(),
+                                   int64_t(getOffset()), int64_t(getWindow()),
+                                   getLayout(), int64_t(getParts())},
+                                  padding, queryOffset);
   double infinity = std::numeric_limits<double>::infinity();
   if (mask)
     scores = make.select(mask, scores, make.scalar(-infinity, wide));
@@ -216,6 +310,163 @@ double AttentionOp::getFlops() {
   if (getCausal() && n.S == n.T)
     pairs *= 0.5;
   return 2.0 * pairs * double(n.D + n.Dv);
+}
+
+//===----------------------------------------------------------------------===//
+// attention_grad
+//===----------------------------------------------------------------------===//
+
+LogicalResult AttentionGradOp::verify() {
+  // attention_grad_c1
+  if (failed(
+          verifyAttentionOperands(*this, {{"query", getQuery()},
+                                          {"key", getKey()},
+                                          {"value", getValue()},
+                                          {"result", getResult()},
+                                          {"result_grad", getResultGrad()},
+                                          {"query_grad", getQueryGrad()},
+                                          {"key_grad", getKeyGrad()},
+                                          {"value_grad", getValueGrad()}})) ||
+      failed(verifyAttentionShapes(*this)) ||
+      failed(verifyAttentionPadding(*this)) || failed(verifyLogSumExp(*this)))
+    return failure();
+  for (auto [name, gradient, value] :
+       {std::tuple<StringRef, Value, Value>{"result_grad", getResultGrad(),
+                                            getResult()},
+        {"query_grad", getQueryGrad(), getQuery()},
+        {"key_grad", getKeyGrad(), getKey()},
+        {"value_grad", getValueGrad(), getValue()}})
+    if (failed(expectShape(*this, name, gradient,
+                           cast<RankedTensorType>(value.getType()).getShape())))
+      return failure();
+  return success();
+}
+
+ShardingRule AttentionGradOp::getShardingRule() {
+  AttentionSizes n(*this);
+  ShardingRule rule;
+  int64_t b = rule.addFactor(n.B);
+  int64_t kvHead = rule.addFactor(n.Hkv);
+  SmallVector<int64_t, 1> heads = {kvHead};
+  // The query heads of a group all add to their KV head's gradient: where the
+  // group is sharded, that gradient is a partial sum.
+  if (n.H != n.Hkv)
+    heads.push_back(rule.addFactor(n.H / n.Hkv));
+  rule.missingFactorsSum = true;
+  // A sharded S would leave key and value gradients partial, a sharded T the
+  // query's: training under context parallelism needs another op than this.
+  int64_t s = rule.addFactor(n.S, FactorKind::gather);
+  int64_t t = rule.addFactor(n.T, FactorKind::gather);
+  int64_t d = rule.addFactor(n.D, FactorKind::gather);
+  int64_t dv = rule.addFactor(n.Dv, FactorKind::gather);
+  TensorFactors query = {{b}, heads, {s}, {d}}, key = {{b}, {kvHead}, {t}, {d}},
+                value = {{b}, {kvHead}, {t}, {dv}},
+                result = {{b}, heads, {s}, {dv}};
+  rule.operands = {query, key, value, result, {{b}, heads, {s}}, result};
+  if (getKeyPadding())
+    rule.operands.push_back({{b}, {t}});
+  rule.linear.assign(rule.operands.size(), false);
+  rule.results = {query, key, value};
+  return rule;
+}
+
+LogicalResult AttentionGradOp::partition(OpBuilder &builder,
+                                         ValueRange operands,
+                                         const PartitionContext &context,
+                                         SmallVectorImpl<Value> &results) {
+  AttentionSizes n(*this);
+  auto localSize = [&](Value value) {
+    return cast<RankedTensorType>(value.getType()).getDimSize(2);
+  };
+  for (auto [what, local, whole] :
+       {std::tuple("query", localSize(operands[0]), n.S),
+        std::tuple("key", localSize(operands[1]), n.T)})
+    if (local != whole)
+      return emitOpError() << "the " << what << " sequence of size " << whole
+                           << " is sharded; training with a sharded attention "
+                              "sequence (a cp axis) is not supported";
+  return partitionByCloning(*this, builder, operands, context, results);
+}
+
+LogicalResult AttentionGradOp::decompose(OpBuilder &builder,
+                                         ValueRange operands,
+                                         SmallVectorImpl<Value> &results) {
+  AttentionSizes n(*this);
+  DShardBuilder make(builder, *this);
+  Type elementType = getQuery().getType().getElementType();
+  Type wide = elementType.isF64() ? elementType : Type(builder.getF32Type());
+  // The rows of all heads that read one KV head lie behind each other, so that
+  // the products over rows also sum over the group.
+  int64_t G = n.H / n.Hkv;
+  auto rows = [&](Value value, int64_t last) {
+    return make.reshape(make.cast(value, wide), {n.B, n.Hkv, G * n.S, last});
+  };
+  auto apart = [&](Value value) {
+    return make.reshape(value, {n.B, n.Hkv * G, n.S, n.T});
+  };
+  auto together = [&](Value value) {
+    return make.reshape(value, {n.B, n.Hkv, G * n.S, n.T});
+  };
+  Value query = rows(operands[0], n.D), key = make.cast(operands[1], wide),
+        value = make.cast(operands[2], wide), result = rows(operands[3], n.Dv),
+        resultGrad = rows(operands[5], n.Dv);
+  Value logSumExp =
+      make.reshape(make.cast(operands[4], wide), {n.B, n.H, n.S, 1});
+  Value scale = make.scalar(getScale().convertToDouble(), wide);
+
+  Value scores =
+      make.binary<MulOp>(make.matmul(query, key, false, true), scale);
+  Value bend; // the derivative of the softcap
+  if (double cap = getSoftcap().convertToDouble(); cap > 0) {
+    Value c = make.scalar(cap, wide);
+    Value tanh = make.unary<TanhOp>(make.binary<DivOp>(scores, c));
+    scores = make.binary<MulOp>(tanh, c);
+    bend = make.binary<SubOp>(make.scalar(1, wide),
+                              make.binary<MulOp>(tanh, tanh));
+  }
+  Value mask =
+      buildAttentionMask(make,
+                         {n.B, n.S, n.T, getCausal(), int64_t(getOffset()),
+                          int64_t(getWindow()), SequenceLayout::contiguous, 1},
+                         getKeyPadding() ? operands[6] : Value(), {});
+  double infinity = std::numeric_limits<double>::infinity();
+  Value lowest = make.scalar(-infinity, wide), zero = make.scalar(0, wide);
+  scores = apart(scores);
+  Value nothing = make.compare(logSumExp, lowest, ComparePredicate::eq);
+  Value probabilities = make.unary<ExpOp>(
+      make.binary<SubOp>(scores, make.select(nothing, zero, logSumExp)));
+  if (mask)
+    probabilities = make.select(mask, probabilities, zero);
+  Value weights = probabilities;
+  if (getFullyMasked() == FullyMasked::uniform) {
+    Value even = make.binary<DivOp>(make.scalar(1, wide),
+                                    make.scalar(double(n.T), wide));
+    weights = make.select(nothing, even, probabilities);
+  }
+  Value valueGrad = make.matmul(together(weights), resultGrad, true, false);
+  Value delta = make.reduce(make.binary<MulOp>(resultGrad, result),
+                            ReductionKind::sum, {3}, /*keepDims=*/true);
+  Value scoresGrad = make.binary<MulOp>(
+      together(probabilities),
+      make.binary<SubOp>(make.matmul(resultGrad, value, false, true), delta));
+  if (bend)
+    scoresGrad = make.binary<MulOp>(scoresGrad, bend);
+  scoresGrad = make.binary<MulOp>(scoresGrad, scale);
+  Value queryGrad = make.matmul(scoresGrad, key);
+  Value keyGrad = make.matmul(scoresGrad, query, true, false);
+  queryGrad = make.reshape(queryGrad, {n.B, n.H, n.S, n.D});
+  for (Value gradient : {queryGrad, keyGrad, valueGrad})
+    results.push_back(make.cast(gradient, elementType));
+  return success();
+}
+
+double AttentionGradOp::getFlops() {
+  AttentionSizes n(*this);
+  double pairs = double(n.B) * double(n.H) * double(n.S) * double(n.T);
+  if (getCausal() && n.S == n.T)
+    pairs *= 0.5;
+  // Scores, dQ and dK over D; dP and dV over Dv.
+  return 2.0 * pairs * double(3 * n.D + 2 * n.Dv);
 }
 
 //===----------------------------------------------------------------------===//

@@ -49,6 +49,18 @@ ShardingAttr mlir::dshard::getSharding(Value value) {
   return dyn_cast<ShardingAttr>(list[result.getResultNumber()]);
 }
 
+std::optional<BoundaryLayout>
+mlir::dshard::getBoundaryLayout(DictionaryAttr attributes, MeshAttr mesh) {
+  if (!attributes || !mesh)
+    return std::nullopt;
+  auto layout = attributes.getAs<SequenceLayoutAttr>(layoutAttrName);
+  auto dim = attributes.getAs<IntegerAttr>(layoutDimAttrName);
+  if (!layout || !dim || layout.getValue() == SequenceLayout::contiguous)
+    return std::nullopt;
+  return BoundaryLayout{layout.getValue(), dim.getInt(),
+                        mesh.getAxisSize("cp")};
+}
+
 void mlir::dshard::setSharding(Value value, ShardingAttr sharding) {
   if (auto argument = dyn_cast<BlockArgument>(value)) {
     if (FunctionOpInterface function = getFunctionOf(argument))
@@ -139,17 +151,35 @@ DShardDialect::verifyOperationAttribute(Operation *op,
   if (name == callAttrName) {
     auto call = dyn_cast<StringAttr>(attribute.getValue());
     if (!isa<FusedOp>(op) || !call ||
-        (call.getValue() != "matmul" && call.getValue() != "attention"))
+        !llvm::is_contained({"matmul", "attention", "attention_grad"},
+                            call.getValue()))
       return op->emitError()
              << name << " is " << attribute.getValue()
-             << "; it belongs to a dshard.fused and is \"matmul\" or "
-                "\"attention\"";
+             << "; it belongs to a dshard.fused and is \"matmul\", "
+                "\"attention\" or \"attention_grad\"";
     return success();
+  }
+  if (name == contextMethodAttrName) {
+    auto method = dyn_cast<StringAttr>(attribute.getValue());
+    if (!isa<AttentionOp>(op) || !method ||
+        !llvm::is_contained({"ring", "all_gather", "all_to_all"},
+                            method.getValue()))
+      return op->emitError()
+             << name << " is " << attribute.getValue()
+             << "; it belongs to a dshard.attention and is \"ring\", "
+                "\"all_gather\" or \"all_to_all\"";
+    return success();
+  }
+  if (name == microBatchesAttrName || name == stageAttrName) {
+    if (!isa<FunctionOpInterface>(op))
+      return op->emitError() << name << " belongs to a function";
+    return expect<IntegerAttr>(op, attribute, "a number");
   }
   return op->emitError()
          << "unknown attribute " << name
          << " on an op; known are dshard.mesh, dshard.model, dshard.phase, "
-            "dshard.shardings, dshard.origin, dshard.spmd, dshard.call";
+            "dshard.shardings, dshard.origin, dshard.spmd, dshard.call, "
+            "dshard.cp_method, dshard.micro_batches, dshard.stage";
 }
 
 /// What arguments and results of functions have in common. `type` is the local
@@ -206,17 +236,35 @@ static LogicalResult verifyValueAttribute(Operation *op, Type type,
              << ", expected a ranked tensor type";
     return success();
   }
-  if (name == stateAttrName || name == nameAttrName)
+  if (name == stateAttrName || name == nameAttrName || name == scalarAttrName ||
+      name == stateOfAttrName)
     return expect<StringAttr>(op, attribute, "a name");
   if (name == dimNamesAttrName)
     return expect<ArrayAttr>(op, attribute, "a list with one name per dim");
+  if (name == finiteAttrName)
+    return expect<ArrayAttr>(op, attribute, "a list with one name per element");
+  if (name == rangeAttrName)
+    return expect<DenseI64ArrayAttr>(op, attribute,
+                                     "[min, max] or [min, max, also allowed]");
+  if (name == layoutAttrName)
+    return expect<SequenceLayoutAttr>(op, attribute, "a #dshard.layout");
+  if (name == layoutDimAttrName) {
+    auto dim = dyn_cast<IntegerAttr>(attribute.getValue());
+    auto tensor = dyn_cast<RankedTensorType>(type);
+    if (dim && tensor && dim.getInt() >= 0 && dim.getInt() < tensor.getRank())
+      return success();
+    return op->emitError() << what << ": " << name << " is "
+                           << attribute.getValue()
+                           << ", expected a dim of " << type;
+  }
   if (name == originAttrName)
     return expect<OriginAttr>(op, attribute, "a #dshard.origin");
   return op->emitError()
          << what << ": unknown attribute " << name
          << "; known are dshard.sharding, dshard.role, dshard.weight, "
-            "dshard.global, dshard.state, dshard.name, dshard.dim_names, "
-            "dshard.origin";
+            "dshard.global, dshard.state, dshard.state_of, dshard.scalar, "
+            "dshard.name, dshard.dim_names, dshard.finite, dshard.range, "
+            "dshard.layout, dshard.layout_dim, dshard.origin";
 }
 
 LogicalResult

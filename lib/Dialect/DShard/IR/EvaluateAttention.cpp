@@ -8,11 +8,29 @@ using namespace mlir::dshard;
 
 static constexpr double infinity = std::numeric_limits<double>::infinity();
 
+namespace {
+/// Which keys a row attends.
+struct Attended {
+  const HostTensor *padding = nullptr;
+  bool causal = false;
+  int64_t offset = 0, window = -1;
+  SequenceLayout layout = SequenceLayout::contiguous;
+  int64_t parts = 1, rows = 0, keys = 0;
+
+  bool operator()(int64_t b, int64_t row, int64_t key) const {
+    if (padding && padding->at({b, key}) == 0)
+      return false;
+    int64_t i = getNaturalPosition(layout, parts, rows, row) + offset;
+    int64_t j = getNaturalPosition(layout, parts, keys, key);
+    return (!causal || j <= i) && (window < 0 || j > i - window);
+  }
+};
+} // namespace
+
 LogicalResult AttentionOp::evaluate(ArrayRef<HostTensor> operands,
                                     SmallVectorImpl<HostTensor> &results) {
   const HostTensor &query = operands[0], &key = operands[1],
                    &value = operands[2];
-  const HostTensor *padding = getKeyPadding() ? &operands[3] : nullptr;
   HostTensor result(cast<RankedTensorType>(getResult().getType()));
   HostTensor logSumExp(cast<RankedTensorType>(getLogSumExp().getType()));
   int64_t heads = query.shape()[1], keyHeads = key.shape()[1];
@@ -20,15 +38,19 @@ LogicalResult AttentionOp::evaluate(ArrayRef<HostTensor> operands,
   int64_t valueDepth = value.shape()[3];
   double scale = getScale().convertToDouble();
   double softcap = getSoftcap().convertToDouble();
-  int64_t offset = getOffset(), window = getWindow();
-
-  auto isAttended = [&](int64_t b, int64_t i, int64_t j) {
-    if (padding && padding->at({b, j}) == 0)
-      return false;
-    if (getCausal() && j > i + offset)
-      return false;
-    return window < 0 || j > i + offset - window;
-  };
+  const HostTensor *next = operands.begin() + 3;
+  Attended isAttended;
+  if (getKeyPadding())
+    isAttended.padding = next++;
+  isAttended.causal = getCausal();
+  isAttended.offset = getOffset();
+  if (getQueryOffset())
+    isAttended.offset += static_cast<int64_t>(next->data[0]);
+  isAttended.window = getWindow();
+  isAttended.layout = getLayout();
+  isAttended.parts = getParts();
+  isAttended.rows = query.shape()[2];
+  isAttended.keys = keys;
 
   std::vector<double> scores(keys);
   forEachIndex(query.shape().drop_back(), [&](ArrayRef<int64_t> index) {
@@ -75,6 +97,76 @@ LogicalResult AttentionOp::evaluate(ArrayRef<HostTensor> operands,
   });
   results.push_back(std::move(result));
   results.push_back(std::move(logSumExp));
+  return success();
+}
+
+LogicalResult AttentionGradOp::evaluate(ArrayRef<HostTensor> operands,
+                                        SmallVectorImpl<HostTensor> &results) {
+  const HostTensor &query = operands[0], &key = operands[1],
+                   &value = operands[2], &result = operands[3],
+                   &logSumExp = operands[4], &resultGrad = operands[5];
+  HostTensor queryGrad(query.type), keyGrad(key.type), valueGrad(value.type);
+  int64_t heads = query.shape()[1], keyHeads = key.shape()[1];
+  int64_t depth = query.shape()[3], keys = key.shape()[2];
+  int64_t valueDepth = value.shape()[3];
+  double scale = getScale().convertToDouble();
+  double softcap = getSoftcap().convertToDouble();
+  Attended isAttended;
+  if (getKeyPadding())
+    isAttended.padding = &operands[6];
+  isAttended.causal = getCausal();
+  isAttended.offset = getOffset();
+  isAttended.window = getWindow();
+  isAttended.rows = query.shape()[2];
+  isAttended.keys = keys;
+
+  auto dot = [](const double *x, const double *y, int64_t size) {
+    double sum = 0;
+    for (int64_t i = 0; i < size; ++i)
+      sum += x[i] * y[i];
+    return sum;
+  };
+  forEachIndex(query.shape().drop_back(), [&](ArrayRef<int64_t> index) {
+    int64_t b = index[0], h = index[1], i = index[2];
+    int64_t kvHead = b * keyHeads + h / (heads / keyHeads);
+    int64_t row = (b * heads + h) * query.shape()[2] + i;
+    const double *q = &query.data[row * depth];
+    const double *gradient = &resultGrad.data[row * valueDepth];
+    if (logSumExp.data[row] == -infinity) { // the row attends nothing
+      if (getFullyMasked() == FullyMasked::uniform)
+        for (int64_t j = 0; j < keys; ++j)
+          for (int64_t d = 0; d < valueDepth; ++d)
+            valueGrad.data[(kvHead * keys + j) * valueDepth + d] +=
+                gradient[d] / keys;
+      return;
+    }
+    double delta = dot(gradient, &result.data[row * valueDepth], valueDepth);
+    for (int64_t j = 0; j < keys; ++j) {
+      if (!isAttended(b, i, j))
+        continue;
+      const double *k = &key.data[(kvHead * keys + j) * depth];
+      const double *v = &value.data[(kvHead * keys + j) * valueDepth];
+      double score = dot(q, k, depth) * scale, bend = 1;
+      if (softcap > 0) {
+        double tanh = std::tanh(score / softcap);
+        score = softcap * tanh;
+        bend = 1 - tanh * tanh;
+      }
+      double weight = std::exp(score - logSumExp.data[row]);
+      double slope =
+          weight * (dot(gradient, v, valueDepth) - delta) * bend * scale;
+      for (int64_t d = 0; d < valueDepth; ++d)
+        valueGrad.data[(kvHead * keys + j) * valueDepth + d] +=
+            weight * gradient[d];
+      for (int64_t d = 0; d < depth; ++d) {
+        queryGrad.data[row * depth + d] += slope * k[d];
+        keyGrad.data[(kvHead * keys + j) * depth + d] += slope * q[d];
+      }
+    }
+  });
+  results.push_back(std::move(queryGrad));
+  results.push_back(std::move(keyGrad));
+  results.push_back(std::move(valueGrad));
   return success();
 }
 

@@ -73,6 +73,31 @@ LogicalResult GatherNdOp::evaluate(ArrayRef<HostTensor> operands,
   return success();
 }
 
+LogicalResult ScatterAddOp::evaluate(ArrayRef<HostTensor> operands,
+                                     SmallVectorImpl<HostTensor> &results) {
+  const HostTensor &indices = operands[0], &updates = operands[1];
+  HostTensor result(cast<RankedTensorType>(getResult().getType()));
+  int64_t dim = getDim(), size = result.shape()[dim];
+  int64_t outer = product(result.shape().take_front(dim));
+  int64_t inner = product(result.shape().drop_front(dim + 1));
+  const double *in = updates.data.data();
+  for (int64_t o = 0; o < outer; ++o) {
+    for (double value : indices.data) {
+      int64_t index = value;
+      if (getOffset())
+        index -= static_cast<int64_t>(operands[2].data[0]);
+      else if (index < 0)
+        index += size;
+      if (index >= 0 && index < size)
+        for (int64_t i = 0; i < inner; ++i)
+          result.data[(o * size + index) * inner + i] += in[i];
+      in += inner;
+    }
+  }
+  results.push_back(std::move(result));
+  return success();
+}
+
 LogicalResult IotaOp::evaluate(ArrayRef<HostTensor> operands,
                                SmallVectorImpl<HostTensor> &results) {
   HostTensor result(cast<RankedTensorType>(getResult().getType()));

@@ -137,6 +137,23 @@ LogicalResult PadOp::evaluate(ArrayRef<HostTensor> operands,
   });
 }
 
+LogicalResult ReorderOp::evaluate(ArrayRef<HostTensor> operands,
+                                  SmallVectorImpl<HostTensor> &results) {
+  const HostTensor &input = operands[0];
+  int64_t dim = getDim(), size = input.shape()[dim];
+  SmallVector<int64_t> source(size);
+  for (int64_t i = 0; i < size; ++i) {
+    int64_t natural = getNaturalPosition(getLayout(), getParts(), size, i);
+    source[getInverse() ? natural : i] = getInverse() ? i : natural;
+  }
+  SmallVector<int64_t> from(input.rank());
+  return fill(*this, results, [&](ArrayRef<int64_t> index) {
+    from.assign(index.begin(), index.end());
+    from[dim] = source[index[dim]];
+    return input.at(from);
+  });
+}
+
 LogicalResult ReshardOp::evaluate(ArrayRef<HostTensor> operands,
                                   SmallVectorImpl<HostTensor> &results) {
   results.push_back(operands[0]); // a sharding never changes the value

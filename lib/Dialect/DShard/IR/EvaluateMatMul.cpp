@@ -71,3 +71,15 @@ LogicalResult MatMulOp::evaluate(ArrayRef<HostTensor> operands,
   results.push_back(std::move(result));
   return success();
 }
+
+LogicalResult WeightGradOp::evaluate(ArrayRef<HostTensor> operands,
+                                     SmallVectorImpl<HostTensor> &results) {
+  HostTensor result(cast<RankedTensorType>(getResult().getType()));
+  int64_t m = result.shape()[0], n = result.shape()[1];
+  int64_t rows = m == 0 ? 0 : operands[0].size() / m;
+  std::vector<double> lhs =
+      getMatrix(operands[0], 0, m, rows, /*transposed=*/true);
+  multiply(lhs.data(), operands[1].data.data(), result.data.data(), m, rows, n);
+  results.push_back(std::move(result));
+  return success();
+}

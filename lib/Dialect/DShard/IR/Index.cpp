@@ -10,6 +10,33 @@ static bool isIntegerTensor(Value value) {
   return type.isInteger() && !type.isInteger(1);
 }
 
+LogicalResult mlir::dshard::verifyIndexScalar(Operation *op, StringRef name,
+                                              Value value) {
+  if (value.getType() ==
+      RankedTensorType::get({}, IntegerType::get(op->getContext(), 64)))
+    return success();
+  return op->emitOpError() << name << " is " << value.getType()
+                           << ", expected tensor<i64>";
+}
+
+/// What a shard of the indexed dim needs: indices that count from the global
+/// start, and the first element that the rank holds.
+static std::pair<Value, Value>
+buildShardIndices(DShardBuilder &make, const PartitionContext &context,
+                  Operation *op, Value indices, ArrayRef<AxisRefAttr> axes,
+                  int64_t global, int64_t local) {
+  Value rank = context.buildRankIndex(make.builder, op, axes);
+  Value offset = make.binary<MulOp>(
+      rank, make.scalar(double(local), make.builder.getI64Type()));
+  // A negative index counts from the global end, which a shard cannot see.
+  Value size =
+      make.scalar(double(global), make.typeOf(indices).getElementType());
+  Value zero = make.scalar(0, make.typeOf(indices).getElementType());
+  indices = make.select(make.compare(indices, zero, ComparePredicate::lt),
+                        make.binary<AddOp>(indices, size), indices);
+  return {indices, offset};
+}
+
 //===----------------------------------------------------------------------===//
 // gather
 //===----------------------------------------------------------------------===//
@@ -33,10 +60,7 @@ LogicalResult GatherOp::verify() {
                          << ", expected " << input.clone(expected);
   // gather_c2
   if (Value offset = getOffset())
-    if (offset.getType() !=
-        RankedTensorType::get({}, IntegerType::get(getContext(), 64)))
-      return emitOpError() << "offset is " << offset.getType()
-                           << ", expected tensor<i64>";
+    return verifyIndexScalar(*this, "offset", offset);
   return success();
 }
 
@@ -83,17 +107,9 @@ LogicalResult GatherOp::partition(OpBuilder &builder, ValueRange operands,
   if (getOffset())
     return emitOpError() << "has an offset, which only a local gather has";
   DShardBuilder make(builder, *this);
-  Value rank = context.buildRankIndex(
-      builder, *this, context.operandShardings[0].getDims()[dim].getAxes());
-  Value offset = make.binary<MulOp>(
-      rank, make.scalar(double(local), builder.getI64Type()));
-  Value indices = operands[1];
-  // A negative index counts from the global end, which a shard cannot see.
-  Value size =
-      make.scalar(double(global), make.typeOf(indices).getElementType());
-  Value zero = make.scalar(0, make.typeOf(indices).getElementType());
-  indices = make.select(make.compare(indices, zero, ComparePredicate::lt),
-                        make.binary<AddOp>(indices, size), indices);
+  auto [indices, offset] = buildShardIndices(
+      make, context, *this, operands[1],
+      context.operandShardings[0].getDims()[dim].getAxes(), global, local);
   results.push_back(make.create<GatherOp>(context.localResultTypes[0],
                                           operands[0], indices, offset,
                                           uint64_t(dim)));
@@ -161,6 +177,80 @@ ShardingRule GatherNdOp::getShardingRule() {
   rule.results = {result};
   rule.linear = {true, false};
   return rule;
+}
+
+//===----------------------------------------------------------------------===//
+// scatter_add
+//===----------------------------------------------------------------------===//
+
+LogicalResult ScatterAddOp::verify() {
+  RankedTensorType result = getResult().getType(),
+                   indices = getIndices().getType();
+  // scatter_add_c1
+  int64_t dim = getDim();
+  if (dim < 0 || dim >= result.getRank())
+    return emitOpError() << "dim " << dim << " is not one of "
+                         << result.getRank();
+  if (!isIntegerTensor(getIndices()))
+    return emitOpError() << "indices have element type "
+                         << indices.getElementType() << ", expected integers";
+  if (result.getElementType().isInteger(1))
+    return emitOpError() << "booleans have no sum: the result is " << result;
+  SmallVector<int64_t> expected(result.getShape().take_front(dim));
+  llvm::append_range(expected, indices.getShape());
+  llvm::append_range(expected, result.getShape().drop_front(dim + 1));
+  if (getUpdates().getType() != result.clone(expected))
+    return emitOpError() << "updates are " << getUpdates().getType()
+                         << ", expected " << result.clone(expected);
+  // scatter_add_c2
+  if (Value offset = getOffset())
+    return verifyIndexScalar(*this, "offset", offset);
+  return success();
+}
+
+ShardingRule ScatterAddOp::getShardingRule() {
+  RankedTensorType type = getResult().getType(),
+                   indices = getIndices().getType();
+  int64_t dim = getDim();
+  ShardingRule rule;
+  TensorFactors index, updates, result;
+  for (int64_t size : indices.getShape())
+    index.push_back({rule.addFactor(size, FactorKind::reduce)});
+  for (int64_t i = 0; i < type.getRank(); ++i) {
+    result.push_back({rule.addFactor(type.getDimSize(i))});
+    if (i == dim)
+      llvm::append_range(updates, index);
+    else
+      updates.push_back(result.back());
+  }
+  rule.operands = {index, updates};
+  rule.linear = {false, true};
+  if (getOffset()) {
+    rule.operands.emplace_back();
+    rule.linear.push_back(false);
+  }
+  rule.results = {result};
+  return rule;
+}
+
+LogicalResult ScatterAddOp::partition(OpBuilder &builder, ValueRange operands,
+                                      const PartitionContext &context,
+                                      SmallVectorImpl<Value> &results) {
+  int64_t dim = getDim();
+  int64_t global = getResult().getType().getDimSize(dim);
+  int64_t local = context.localResultTypes[0].getDimSize(dim);
+  if (local == global)
+    return partitionByCloning(*this, builder, operands, context, results);
+  if (getOffset())
+    return emitOpError() << "has an offset, which only a local scatter_add has";
+  DShardBuilder make(builder, *this);
+  auto [indices, offset] = buildShardIndices(
+      make, context, *this, operands[0],
+      context.resultShardings[0].getDims()[dim].getAxes(), global, local);
+  results.push_back(make.create<ScatterAddOp>(context.localResultTypes[0],
+                                              indices, operands[1], offset,
+                                              uint64_t(dim)));
+  return success();
 }
 
 //===----------------------------------------------------------------------===//

@@ -422,3 +422,72 @@ LogicalResult PadOp::partition(OpBuilder &builder, ValueRange operands,
   // Only dims without padding are sharded.
   return partitionByCloning(*this, builder, operands, context, results);
 }
+
+//===----------------------------------------------------------------------===//
+// reorder
+//===----------------------------------------------------------------------===//
+
+LogicalResult mlir::dshard::verifySequenceLayout(Operation *op,
+                                                 SequenceLayout layout,
+                                                 int64_t parts, int64_t size) {
+  if (parts < 1)
+    return op->emitOpError()
+           << "has " << parts << " parts, expected at least 1";
+  int64_t chunks = parts;
+  if (layout == SequenceLayout::zigzag &&
+      llvm::MulOverflow(parts, int64_t(2), chunks))
+    return op->emitOpError() << "has too many parts: " << parts;
+  if (size % chunks != 0)
+    return op->emitOpError()
+           << "layout " << stringifySequenceLayout(layout) << " of " << parts
+           << " parts needs a sequence that " << chunks
+           << " divides, its size is " << size;
+  return success();
+}
+
+int64_t mlir::dshard::getNaturalPosition(SequenceLayout layout, int64_t parts,
+                                         int64_t size, int64_t index) {
+  int64_t share = size / parts;
+  if (share == 0)
+    return index;
+  int64_t part = index / share, inside = index % share;
+  switch (layout) {
+  case SequenceLayout::contiguous:
+    return index;
+  case SequenceLayout::zigzag: {
+    int64_t chunk = share / 2;
+    return inside < chunk ? part * chunk + inside
+                          : (2 * parts - 1 - part) * chunk + inside - chunk;
+  }
+  case SequenceLayout::striped:
+    return inside * parts + part;
+  }
+  return index;
+}
+
+LogicalResult ReorderOp::verify() {
+  RankedTensorType input = getInput().getType();
+  // reorder_c2
+  if (getResult().getType() != input)
+    return emitOpError() << "result is " << getResult().getType()
+                         << ", expected " << input;
+  // reorder_c1
+  int64_t dim = getDim();
+  if (dim < 0 || dim >= input.getRank())
+    return emitOpError() << "dim " << dim << " is not one of "
+                         << input.getRank();
+  return verifySequenceLayout(*this, getLayout(), getParts(),
+                              input.getDimSize(dim));
+}
+
+ShardingRule ReorderOp::getShardingRule() {
+  ShardingRule rule;
+  TensorFactors dims;
+  for (auto [i, size] : llvm::enumerate(getInput().getType().getShape()))
+    dims.push_back({rule.addFactor(
+        size, i == getDim() ? FactorKind::gather : FactorKind::parallel)});
+  rule.operands = {dims};
+  rule.results = {dims};
+  rule.linear = {true};
+  return rule;
+}

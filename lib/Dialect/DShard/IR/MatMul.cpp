@@ -1,6 +1,6 @@
 //===- MatMul.cpp - Matrix products ---------------------------------------===//
 
-#include "dshard/Dialect/DShard/IR/DShardOps.h"
+#include "dshard/Dialect/DShard/IR/DShardBuilder.h"
 
 using namespace mlir;
 using namespace mlir::dshard;
@@ -108,4 +108,77 @@ double MatMulOp::getFlops() {
   MatMulDims dims(*this);
   return 2.0 * double(dims.result.getNumElements()) *
          double(dims.lhs.getDimSize(dims.lhsK));
+}
+
+//===----------------------------------------------------------------------===//
+// weight_grad
+//===----------------------------------------------------------------------===//
+
+LogicalResult WeightGradOp::verify() {
+  RankedTensorType lhs = getLhs().getType(), rhs = getRhs().getType(),
+                   result = getResult().getType();
+  // weight_grad_c1
+  if (lhs.getRank() < 2 || rhs.getRank() != lhs.getRank())
+    return emitOpError() << "operands have " << lhs.getRank() << " and "
+                         << rhs.getRank()
+                         << " dims, expected the same number, at least 2";
+  for (int64_t i = 0; i < lhs.getRank() - 1; ++i)
+    if (lhs.getDimSize(i) != rhs.getDimSize(i))
+      return emitOpError() << "leading dim " << i
+                           << " differs: " << lhs.getDimSize(i)
+                           << " != " << rhs.getDimSize(i);
+  if (lhs.getElementType() != rhs.getElementType() ||
+      lhs.getElementType() != result.getElementType())
+    return emitOpError() << "element types differ: " << lhs.getElementType()
+                         << " x " << rhs.getElementType() << " -> "
+                         << result.getElementType();
+  // weight_grad_c2
+  SmallVector<int64_t> expected = {lhs.getShape().back(),
+                                   rhs.getShape().back()};
+  if (result != lhs.clone(expected))
+    return emitOpError() << "result is " << result << ", expected "
+                         << lhs.clone(expected);
+  return success();
+}
+
+ShardingRule WeightGradOp::getShardingRule() {
+  RankedTensorType lhs = getLhs().getType();
+  ShardingRule rule;
+  TensorFactors left;
+  for (int64_t size : lhs.getShape().drop_back())
+    left.push_back({rule.addFactor(size, FactorKind::reduce)});
+  TensorFactors right = left;
+  left.push_back({rule.addFactor(lhs.getShape().back())});
+  right.push_back({rule.addFactor(getRhs().getType().getShape().back())});
+  rule.operands = {left, right};
+  rule.results = {{left.back(), right.back()}};
+  rule.linear = {true, true};
+  return rule;
+}
+
+LogicalResult WeightGradOp::partition(OpBuilder &builder, ValueRange operands,
+                                      const PartitionContext &,
+                                      SmallVectorImpl<Value> &results) {
+  return decompose(builder, operands, results);
+}
+
+LogicalResult WeightGradOp::decompose(OpBuilder &builder, ValueRange operands,
+                                      SmallVectorImpl<Value> &results) {
+  // One product of the flattened operands.
+  DShardBuilder make(builder, *this);
+  auto flatten = [&](Value value) {
+    ArrayRef<int64_t> shape = make.typeOf(value).getShape();
+    int64_t rows = 1;
+    for (int64_t size : shape.drop_back())
+      rows *= size;
+    return make.reshape(value, {rows, shape.back()});
+  };
+  results.push_back(make.matmul(flatten(operands[0]), flatten(operands[1]),
+                                /*transposeLhs=*/true));
+  return success();
+}
+
+double WeightGradOp::getFlops() {
+  return 2.0 * double(getLhs().getType().getNumElements()) *
+         double(getRhs().getType().getShape().back());
 }

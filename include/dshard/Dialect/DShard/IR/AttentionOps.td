@@ -6,11 +6,13 @@ include "dshard/Dialect/DShard/IR/DShardOpBase.td"
 
 def DShard_AttentionOp : DShard_ComputeOp<"attention",
     (ins DShard_Tensor:$query, DShard_Tensor:$key, DShard_Tensor:$value,
-         Optional<DShard_Tensor>:$key_padding,
+         Optional<DShard_Tensor>:$key_padding, Optional<DShard_Tensor>:$query_offset,
          F64Attr:$scale, UnitAttr:$causal, DefaultValuedAttr<I64Attr, "0">:$offset,
          DefaultValuedAttr<I64Attr, "-1">:$window, DefaultValuedAttr<F64Attr, "0.0">:$softcap,
-         DefaultValuedAttr<DShard_FullyMaskedAttr, "::mlir::dshard::FullyMasked::zero">:$fully_masked),
-    (outs DShard_Tensor:$result, DShard_Tensor:$log_sum_exp), [],
+         DefaultValuedAttr<DShard_FullyMaskedAttr, "::mlir::dshard::FullyMasked::zero">:$fully_masked,
+         DefaultValuedAttr<DShard_SequenceLayoutAttr, "::mlir::dshard::SequenceLayout::contiguous">:$layout,
+         DefaultValuedAttr<I64Attr, "1">:$parts),
+    (outs DShard_Tensor:$result, DShard_Tensor:$log_sum_exp), [AttrSizedOperandSegments],
     ["partition"], ["decompose"], ["getFlops"]> {
   let summary = "scaled dot-product attention that never forms the scores";
   let description = [{
@@ -22,11 +24,39 @@ def DShard_AttentionOp : DShard_ComputeOp<"attention",
     softcap c > 0: score = c tanh(score / c).
     fully_masked: a row that attends nothing is zero, or the mean of value over
     all T keys (uniform: what adding a finite mask value gives).
+    layout, parts: rows and keys lie in the order that `dshard.reorder` with the same
+    attributes gives; masks go by the positions before it.
+    query_offset (tensor<i64>, local phase only) is added to `offset`: the rank's queries
+    are a later part of the sequence.
 
     **Constraints**
     - (attention_c1) ranks 4; B, T, D agree; Hkv divides H.
     - (attention_c2) key_padding is [B,T] of i1.
     - (attention_c3) log_sum_exp is [B,H,S] of f32.
+    - (attention_c4) a layout other than contiguous needs S = T, divided by what reorder_c1 says.
+    - (attention_c5) query_offset is tensor<i64>.
+  }];
+}
+
+def DShard_AttentionGradOp : DShard_ComputeOp<"attention_grad",
+    (ins DShard_Tensor:$query, DShard_Tensor:$key, DShard_Tensor:$value, DShard_Tensor:$result,
+         DShard_Tensor:$log_sum_exp, DShard_Tensor:$result_grad, Optional<DShard_Tensor>:$key_padding,
+         F64Attr:$scale, UnitAttr:$causal, DefaultValuedAttr<I64Attr, "0">:$offset,
+         DefaultValuedAttr<I64Attr, "-1">:$window, DefaultValuedAttr<F64Attr, "0.0">:$softcap,
+         DefaultValuedAttr<DShard_FullyMaskedAttr, "::mlir::dshard::FullyMasked::zero">:$fully_masked),
+    (outs DShard_Tensor:$query_grad, DShard_Tensor:$key_grad, DShard_Tensor:$value_grad), [],
+    ["partition"], ["decompose"], ["getFlops"]> {
+  let summary = "gradients of attention, which forms the scores tile by tile again";
+  let description = [{
+    The forward's operands, its result [B,H,S,Dv] and log_sum_exp [B,H,S], and the gradient of
+    the result, give those of query, key and value. With P = exp(score - log_sum_exp):
+    dV = P^T dO, dS = P (dO V^T - rowsum(dO * O)), dQ = scale dS K, dK = scale dS^T Q; a softcap
+    multiplies dS by its derivative. A row that attends nothing gives nothing (zero), or
+    dO / T to every value (uniform).
+    Source: Dao, FlashAttention-2, arXiv 2307.08691, algorithm 2.
+
+    **Constraints**
+    - (attention_grad_c1) shapes are those of the attention; gradients have the shapes of their values.
   }];
 }
 

@@ -7,6 +7,7 @@
 #include "mlir/IR/BuiltinTypes.h"
 #include "mlir/IR/Dialect.h"
 #include "mlir/IR/OpImplementation.h"
+#include <optional>
 
 #include "dshard/Dialect/DShard/IR/DShardDialect.h.inc"
 #include "dshard/Dialect/DShard/IR/DShardEnums.h.inc"
@@ -26,6 +27,26 @@ inline constexpr llvm::StringLiteral roleAttrName = "dshard.role";
 inline constexpr llvm::StringLiteral weightAttrName = "dshard.weight";
 inline constexpr llvm::StringLiteral globalAttrName = "dshard.global";
 inline constexpr llvm::StringLiteral stateAttrName = "dshard.state";
+/// On an argument: the scalar of the plan that it holds (set by the host).
+inline constexpr llvm::StringLiteral scalarAttrName = "dshard.scalar";
+/// On an optimizer state: the name of the parameter's state.
+inline constexpr llvm::StringLiteral stateOfAttrName = "dshard.state_of";
+/// On a one-dim result: names of its elements, each of which must be finite.
+inline constexpr llvm::StringLiteral finiteAttrName = "dshard.finite";
+/// On an integer argument: [min, max] or [min, max, also allowed].
+inline constexpr llvm::StringLiteral rangeAttrName = "dshard.range";
+/// On an argument or result: the order in which its sequence dim lies inside
+/// the function, dealt out to the ranks of `cp`, and which dim that is.
+inline constexpr llvm::StringLiteral layoutAttrName = "dshard.layout";
+inline constexpr llvm::StringLiteral layoutDimAttrName = "dshard.layout_dim";
+/// On an attention whose sequence `cp` shards: how keys meet queries ("ring",
+/// "all_gather" or "all_to_all").
+inline constexpr llvm::StringLiteral contextMethodAttrName = "dshard.cp_method";
+/// On a function: how many pieces the batch goes through a pipeline in.
+inline constexpr llvm::StringLiteral microBatchesAttrName =
+    "dshard.micro_batches";
+/// On a function after the pipeline split: its virtual stage.
+inline constexpr llvm::StringLiteral stageAttrName = "dshard.stage";
 inline constexpr llvm::StringLiteral nameAttrName = "dshard.name";
 inline constexpr llvm::StringLiteral dimNamesAttrName = "dshard.dim_names";
 inline constexpr llvm::StringLiteral originAttrName = "dshard.origin";
@@ -54,6 +75,16 @@ verifyShardingBeforePadding(ShardingAttr sharding, RankedTensorType type,
 
 /// The module's mesh, or null.
 MeshAttr getMesh(Operation *op);
+/// What layoutAttrName and layoutDimAttrName among an argument's or result's
+/// attributes say: dim `dim` lies as `dshard.reorder` with `parts` leaves it.
+struct BoundaryLayout {
+  SequenceLayout layout = SequenceLayout::contiguous;
+  int64_t dim = 0;
+  int64_t parts = 1; ///< the size of the mesh's `cp`
+};
+/// Nothing without attributes, or where the order is the natural one.
+std::optional<BoundaryLayout> getBoundaryLayout(DictionaryAttr attributes,
+                                                MeshAttr mesh);
 /// The sharding of a value: of a function argument, or of an op's result; null
 /// if none.
 ShardingAttr getSharding(Value value);

@@ -40,14 +40,14 @@ def DShard_DecomposeInterface : OpInterface<"DecomposeInterface"> {
 
 def DShard_DifferentiableInterface : OpInterface<"DifferentiableInterface"> {
   let cppNamespace = "::mlir::dshard";
-  let description = [{The vector-Jacobian product in dshard ops.}];
+  let description = [{The vector-Jacobian product in dshard ops; the families' are in lib/.../IR/Vjp*.cpp.}];
   let methods = [InterfaceMethod<
       "build the gradients of the operands (null where none) from those of the results",
       "::mlir::LogicalResult", "buildVjp",
       (ins "::mlir::OpBuilder &":$builder, "::mlir::ValueRange":$resultGradients,
            "::llvm::SmallVectorImpl<::mlir::Value> &":$operandGradients),
       "", [{
-        return $_op.emitOpError("has no gradient yet; training through it is refused");
+        return ::mlir::dshard::buildVjpOf($_op.getOperation(), builder, resultGradients, operandGradients);
       }]>];
 }
 

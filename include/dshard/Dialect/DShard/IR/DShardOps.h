@@ -34,6 +34,15 @@ bool compare(ComparePredicate predicate, double x, double y);
 /// collectives share these two. mean is a sum here: its caller divides.
 double getReductionIdentity(ReductionKind kind);
 double reduceTwo(ReductionKind kind, double x, double y);
+/// reorder_c1: whether `parts` parts of this layout can be dealt out of `size`.
+LogicalResult verifySequenceLayout(Operation *op, SequenceLayout layout,
+                                   int64_t parts, int64_t size);
+/// The natural position of element `index` of a dim that lies in the layout's
+/// order.
+int64_t getNaturalPosition(SequenceLayout layout, int64_t parts, int64_t size,
+                           int64_t index);
+/// An operand that must be tensor<i64>.
+LogicalResult verifyIndexScalar(Operation *op, StringRef name, Value value);
 /// The elements of a constant: dense, splat or a dense_resource.
 LogicalResult readElements(ElementsAttr attr, HostTensor &result,
                            llvm::function_ref<InFlightDiagnostic()> emitError);

@@ -9,6 +9,8 @@ include "dshard/Dialect/DShard/IR/NormOps.td"
 include "dshard/Dialect/DShard/IR/ReduceOps.td"
 include "dshard/Dialect/DShard/IR/LayoutOps.td"
 include "dshard/Dialect/DShard/IR/IndexOps.td"
+include "dshard/Dialect/DShard/IR/LossOps.td"
+include "dshard/Dialect/DShard/IR/OptimizerOps.td"
 include "dshard/Dialect/DShard/IR/CollectiveOps.td"
 include "dshard/Dialect/DShard/IR/ControlOps.td"
 

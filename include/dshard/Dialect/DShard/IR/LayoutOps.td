@@ -75,5 +75,19 @@ def DShard_PadOp : DShard_ComputeOp<"pad",
     - (pad_c1) low and high have one non-negative number per dim; sizes add up.
   }];
 }
+def DShard_ReorderOp : DShard_ComputeOp<"reorder",
+    (ins DShard_Tensor:$input, I64Attr:$dim, DShard_SequenceLayoutAttr:$layout, I64Attr:$parts, UnitAttr:$inverse),
+    (outs DShard_Tensor:$result)> {
+  let summary = "put a sequence dim into the order that context parallelism deals out";
+  let description = [{
+    Part r of `parts` equal parts of the result is what rank r holds. zigzag: of 2 parts chunks,
+    chunk r and then chunk 2 parts - 1 - r (causal work is balanced); striped: the elements
+    r, r + parts, ...; contiguous: as it is. `inverse` goes back to the natural order.
+
+    **Constraints**
+    - (reorder_c1) zigzag: 2 parts divide the dim; striped, contiguous: parts do. parts >= 1.
+    - (reorder_c2) types agree.
+  }];
+}
 
 #endif

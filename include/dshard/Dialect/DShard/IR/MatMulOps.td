@@ -20,4 +20,19 @@ def DShard_MatMulOp : DShard_ComputeOp<"matmul",
   }];
 }
 
+def DShard_WeightGradOp : DShard_ComputeOp<"weight_grad",
+    (ins DShard_Tensor:$lhs, DShard_Tensor:$rhs), (outs DShard_Tensor:$result), [],
+    ["partition"], ["decompose"], ["getFlops"]> {
+  let summary = "contract all leading dims: the gradient of a matmul's weight";
+  let description = [{
+    [..., m] x [..., n] -> [m, n], summed over all leading dims, each of which may be sharded
+    for itself (a reshape to one dim could not say that). Accumulates as matmul does; its local
+    form is a matmul of the flattened operands.
+
+    **Constraints**
+    - (weight_grad_c1) at least 2 dims, equal leading dims, one element type.
+    - (weight_grad_c2) the result is [m, n].
+  }];
+}
+
 #endif

@@ -44,6 +44,9 @@ struct ShardingRule {
   llvm::SmallVector<bool> linear;
   /// All operands must be partial over the same axes, or none (add, sub).
   bool jointlyLinear = false;
+  /// A parallel factor that a result lacks leaves that result a partial sum
+  /// over the factor's axes (else no result may lack one).
+  bool missingFactorsSum = false;
 
   /// Adds a factor, gives its index.
   int64_t addFactor(int64_t size, FactorKind kind = FactorKind::parallel,
@@ -77,6 +80,13 @@ LogicalResult partitionByCloning(Operation *op, OpBuilder &builder,
                                  ValueRange operands,
                                  const PartitionContext &context,
                                  SmallVectorImpl<Value> &results);
+
+/// The vector-Jacobian product of a dshard op: builds the gradients of its
+/// operands (null where none flows) from those of its results (null: zero).
+/// An op without one is refused by name.
+LogicalResult buildVjpOf(Operation *op, OpBuilder &builder,
+                         ValueRange resultGradients,
+                         SmallVectorImpl<Value> &operandGradients);
 
 double countResultElements(Operation *op);
 double countOperandAndResultBytes(Operation *op);
