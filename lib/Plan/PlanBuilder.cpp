@@ -173,6 +173,18 @@ static std::unique_ptr<PortT> makePort(Builder &builder, const PortSpec &spec) {
   port->sharding = Builder::sharding(spec.sharding);
   for (const std::string &name : spec.dimNames)
     port->dim_names.push_back(builder.intern(name));
+  if (spec.range.size() >= 2) {
+    port->has_range = true;
+    port->range_min = spec.range[0];
+    port->range_max = spec.range[1];
+    port->has_extra = spec.range.size() > 2;
+    port->extra = port->has_extra ? spec.range[2] : 0;
+  }
+  for (const std::string &name : spec.finite)
+    port->finite.push_back(builder.intern(name));
+  port->layout = spec.layout;
+  port->layout_dim = spec.layoutDim;
+  port->layout_parts = spec.layoutParts;
   return port;
 }
 
@@ -273,6 +285,15 @@ uint32_t ProgramAssembler::addStateBuffer(uint32_t state, BufferSpec spec) {
     spec.size = target.size;
   }
   return plan::append(program(), name, Space::state, state, spec, absentBuffer);
+}
+
+uint32_t ProgramAssembler::addScalarBuffer(uint32_t scalar) {
+  const Scalar &target = builder.plan.scalars[scalar];
+  BufferSpec spec;
+  spec.dtype = target.dtype();
+  spec.size = byteSize(target.dtype());
+  return plan::append(program(), target.name(), Space::scalar, scalar, spec,
+                      absentBuffer);
 }
 
 uint32_t ProgramAssembler::addView(uint32_t base, const BufferSpec &spec) {

@@ -131,6 +131,8 @@ std::string Printer::use(const Program &program, const BufferUse &use) const {
   const Buffer &buffer = *program.buffers()->Get(use.buffer());
   std::string result = "%" + std::to_string(use.buffer()) + " " +
                        bufferType(program, buffer) + " @";
+  if (buffer.space() == Space::scalar)
+    return result + text(plan.scalars()->Get(buffer.state())->name());
   if (buffer.space() == Space::state)
     result += text(plan.states()->Get(buffer.state())->name()) + "+";
   result += std::to_string(buffer.offset());
@@ -289,7 +291,10 @@ void Printer::weights() {
                 " layout " + EnumNameStateLayout(state.layout()) + " init " +
                 EnumNameInitializerKind(state.initializer()) + " @" +
                 std::to_string(state.offset()) + " +" +
-                std::to_string(state.size()));
+                std::to_string(state.size()) +
+                (state.written() ? " written" : "") +
+                (state.stage() >= 0 ? " stage " + std::to_string(state.stage())
+                                    : ""));
   }
 }
 
@@ -324,8 +329,10 @@ void Printer::program(uint32_t index) {
   for (uint32_t i = 0; i < item.buffers()->size(); ++i) {
     const Buffer &buffer = *item.buffers()->Get(i);
     std::string place =
-        buffer.space() == Space::arena
-            ? "arena @"
+        buffer.space() == Space::arena ? "arena @"
+        : buffer.space() == Space::scalar
+            ? "scalar " + quoted(plan.scalars()->Get(buffer.state())->name()) +
+                  " @"
             : "state " + quoted(plan.states()->Get(buffer.state())->name()) +
                   " @";
     std::string slots = buffer.slots() > 1
@@ -365,6 +372,18 @@ void Printer::port(const char *what, const Port &port) {
   if (port.has_range())
     result += " range " + std::to_string(port.range_min()) + ".." +
               std::to_string(port.range_max());
+  if (port.has_extra())
+    result += " or " + std::to_string(port.extra());
+  if (port.layout_dim() >= 0)
+    result += std::string(" layout ") + EnumNameSequenceLayout(port.layout()) +
+              " of dim " + std::to_string(port.layout_dim()) + " in " +
+              std::to_string(port.layout_parts());
+  if (port.finite()->size()) {
+    std::vector<std::string> names;
+    for (uint32_t name : *port.finite())
+      names.push_back(quoted(name));
+    result += " finite [" + join(names, ",") + "]";
+  }
   if (port.dim_names()->size()) {
     std::vector<std::string> names;
     for (uint32_t name : *port.dim_names())

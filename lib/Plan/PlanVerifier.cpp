@@ -145,10 +145,9 @@ static Status verifyStateUse(const VerifyContext &context, uint32_t program,
   };
   bool written = itemUse.access() != Access::read;
   bool isLoad = program == context.plan.load();
-  if (written && !isLoad && state.role() == StateRole::parameter &&
-      item.part() != Part::optimizer)
-    return fail("is a parameter, which only the load program and optimizer "
-                "instructions may write");
+  if (written && !isLoad && !state.written())
+    return fail("is not one that programs other than the load program may "
+                "write");
   if (state.layout() != StateLayout::packed)
     return Status();
   if (written && instruction.info.kind != InstructionKind::PACK_RHS)

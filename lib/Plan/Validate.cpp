@@ -216,6 +216,12 @@ Status Validator::states() {
       return Status::error("metadata: " + what +
                            " has a role, layout or initializer that does not "
                            "exist");
+    if (state.written() && state.layout() == StateLayout::packed)
+      return Status::error("metadata: " + what +
+                           " is packed, but entry points write it");
+    if (state.stage() < -1)
+      return Status::error("metadata: " + what + " is of stage " +
+                           std::to_string(state.stage()));
     if (Status s = range(state.offset(), state.size(), plan.state_size(),
                          what + " in the state region");
         !s)
@@ -303,6 +309,43 @@ Status Validator::port(const Port &port, const std::string &what) const {
   for (uint32_t name : *port.dim_names())
     if (Status s = string(name, what); !s)
       return s;
+  if (Status s = require(port.finite(), (what + ": finite names").c_str()); !s)
+    return s;
+  for (uint32_t name : *port.finite())
+    if (Status s = string(name, what); !s)
+      return s;
+  if (port.finite()->size() &&
+      (dims != 1 ||
+       port.finite()->size() !=
+           static_cast<uint64_t>(port.global()->dims()->Get(0)) ||
+       !isFloat(port.global()->dtype())))
+    return Status::error("metadata: " + what + " has " +
+                         std::to_string(port.finite()->size()) +
+                         " names of finite elements, expected one per element "
+                         "of its one dim of floats");
+  if (port.layout() > SequenceLayout::MAX)
+    return Status::error("metadata: " + what +
+                         ": sequence layout does not exist");
+  if (port.layout_dim() >= 0) {
+    if (Status s = inside(static_cast<uint64_t>(port.layout_dim()), dims,
+                          what + ": layout of dim");
+        !s)
+      return s;
+    uint64_t parts = uint64_t{port.layout_parts()} *
+                     (port.layout() == SequenceLayout::zigzag ? 2 : 1);
+    int64_t dimSize =
+        port.global()->dims()->Get(static_cast<uint32_t>(port.layout_dim()));
+    if (parts == 0 || static_cast<uint64_t>(dimSize) % parts != 0)
+      return Status::error(
+          "metadata: " + what + ": dim of size " + std::to_string(dimSize) +
+          " cannot be dealt out in " + std::to_string(parts) + " pieces");
+  } else if (port.layout() != SequenceLayout::contiguous) {
+    return Status::error("metadata: " + what +
+                         " has a sequence layout of no dim");
+  }
+  if (program.buffers()->Get(port.buffer())->space() == Space::scalar)
+    return Status::error("metadata: " + what +
+                         " is a scalar, which is set by its name");
   const Buffer &buffer = *program.buffers()->Get(port.buffer());
   uint64_t size = 0;
   (void)bytes(port.local()->dtype(), port.local()->dims()->data(), dims, what,

@@ -30,6 +30,18 @@ Status Validator::buffers(const Program &program,
         return s;
       room = plan.states()->Get(buffer.state())->size();
     }
+    if (buffer.space() == Space::scalar) {
+      if (Status s =
+              inside(buffer.state(), plan.scalars()->size(), name + ": scalar");
+          !s)
+        return s;
+      const Scalar &scalar = *plan.scalars()->Get(buffer.state());
+      room = byteSize(scalar.dtype());
+      if (buffer.dtype() != scalar.dtype() || buffer.offset() != 0 ||
+          buffer.size() != room || buffer.slots() != 1)
+        return fail(std::string("is not all of a scalar of type ") +
+                    toString(scalar.dtype()));
+    }
     if (buffer.slots() == 0)
       return fail("has no slots");
     if (buffer.slots() > 1 && buffer.slot_stride() < buffer.size())
@@ -67,7 +79,7 @@ Status Validator::buffers(const Program &program,
         return fail("begins at " + std::to_string(buffer.offset()) +
                     ", not a multiple of " + std::to_string(bufferAlignment));
     } else if (base.base() != buffer.base() || base.space() != buffer.space() ||
-               (base.space() == Space::state &&
+               (base.space() != Space::arena &&
                 base.state() != buffer.state()) ||
                base.slots() != buffer.slots() ||
                (base.slots() > 1 &&
@@ -197,6 +209,8 @@ Status Validator::value(const Program &program, const InstructionInfo &info,
     return name == "count" ? fixed(value, 0, large, full)
                            : fixed(value, -most - 1, most, full);
   }
+  if (name == "value_bits" && value.kind() == ValueKind::loop_index)
+    return Status(); // its depth is checked with all the others
   if (isOne({"value_bits", "scale_bits", "softcap_bits", "window"}))
     return fixed(value, -most - 1, most, full);
   // `offset` of causal attention may be negative; a load may start before 0
@@ -296,6 +310,10 @@ Status Validator::instruction(const Program &program, const ProgramView &view,
               inside(use.buffer(), view.buffers.size(), useName + ": buffer");
           !s)
         return s;
+      if (use.access() != Access::read &&
+          view.buffers[use.buffer()].space() == Space::scalar)
+        return Status::error("metadata: " + useName +
+                             " is a scalar, which programs only read");
     }
   }
   return Status();

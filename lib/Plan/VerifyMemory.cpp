@@ -188,7 +188,8 @@ Status Interpreter::ordered(const Clock &accesses, uint16_t stream,
 Status Interpreter::read(uint64_t begin, uint64_t end, uint32_t buffer,
                          uint16_t stream, const std::string &where) {
   bool isArena = view.buffers[buffer].space() == Space::arena;
-  if (begin >= end || (!isArena && streams == 1))
+  bool isScalar = view.buffers[buffer].space() == Space::scalar;
+  if (begin >= end || isScalar || (!isArena && streams == 1))
     return Status();
   std::map<uint64_t, Segment> &map = space(buffer);
   if (streams > 1) {

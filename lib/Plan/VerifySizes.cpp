@@ -1,6 +1,8 @@
 // plan_v4: sizes and types of buffers agree with the instruction's values.
 #include "Verify.h"
 
+#include <algorithm>
+
 namespace dshard::plan {
 
 using Wide = __int128;
@@ -50,11 +52,14 @@ static Wide attentionExtent(const InstructionView &op,
     return batch * t;
   if (role == "lse")
     return batch * heads * s;
-  bool isQuery = role == "q" || role == "out";
+  auto isOne = [&](std::initializer_list<const char *> names) {
+    return std::find(names.begin(), names.end(), role) != names.end();
+  };
+  bool isQuery = isOne({"q", "out", "dout", "dq"});
   std::string strides = role + "_strides";
   Wide rows = isQuery ? s : t;
   Wide count = isQuery ? heads : Wide(op("kv_heads"));
-  Wide width = role == "q" || role == "k" ? op("d") : op("dv");
+  Wide width = isOne({"q", "k", "dq", "dk"}) ? op("d") : op("dv");
   if (batch <= 0 || count <= 0 || rows <= 0 || width <= 0)
     return 0;
   return (batch - 1) * op(strides.c_str(), 0) +
@@ -74,6 +79,7 @@ ByteRange touchedBytes(const VerifyContext &context, uint32_t program,
       return {0, Wide(buffer.size())};
     return {0, matmulExtent(op, role.name) * width};
   case InstructionKind::ATTENTION:
+  case InstructionKind::ATTENTION_GRAD:
     return {0, attentionExtent(op, role.name) * width};
   case InstructionKind::COPY: {
     std::string side = role.written ? "out" : "in";
@@ -201,9 +207,11 @@ Status SizeCheck::attention() {
     return fail(std::to_string(op("heads")) + " heads are not a multiple of " +
                 std::to_string(op("kv_heads")) + " KV heads");
   uint32_t q = static_cast<uint32_t>(op.use("q"));
-  for (const char *role : {"k", "v", "out"})
-    if (Status s = sameType(q, static_cast<uint32_t>(op.use(role))); !s)
-      return s;
+  bool isGrad = op.info.kind == InstructionKind::ATTENTION_GRAD;
+  for (const char *role : {"k", "v", "out", "dout", "dq", "dk", "dv"})
+    if (isGrad || op.use(role) >= 0)
+      if (Status s = sameType(q, static_cast<uint32_t>(op.use(role))); !s)
+        return s;
   if (!isFloat(buffer(q).dtype()))
     return fail(name(q) + " is " + toString(buffer(q).dtype()) +
                 ", expected a floating-point type");
@@ -323,6 +331,7 @@ Status SizeCheck::run() {
     status = matmul();
     break;
   case InstructionKind::ATTENTION:
+  case InstructionKind::ATTENTION_GRAD:
     status = attention();
     break;
   case InstructionKind::LOAD_SLICE:

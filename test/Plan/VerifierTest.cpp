@@ -190,7 +190,7 @@ const std::vector<Case> &cases() {
        },
        "[plan_v5] state 'x' begins at 0 inside state 'w', which ends at 32"},
       {"v5_parameter_written", [](PlanT &p) { useOf(p, 11, 1) = write(1); },
-       "[plan_v5]...instruction 11...state 'w' is a parameter"},
+       "[plan_v5]...instruction 11...state 'w' is not one that programs"},
       {"v5_packed_read",
        [](PlanT &p) { p.states[0]->layout = StateLayout::packed; },
        "[plan_v5]...state 'w' is packed, and only pack_rhs may write it"},
@@ -461,6 +461,105 @@ TEST(Verifier, Scales) {
                       "[plan_v7] program 'run', instruction...(permute): "
                       "member...of the group sends to member"))
       << test::verifierError(builder);
+}
+
+/// What training adds: a scalar, a written state, the iteration as a value,
+/// attention's gradients, ports with checks. Buffers: 0 m, 1 lr, 2 i, 3 sums, 4
+/// q, 5 lse, 6 out, 7 dq, 8 dk, 9 dv.
+void buildTrainingPlan(Builder &b) {
+  uint32_t lr = b.addScalar("lr", DataType::f32, 1e-3);
+  uint32_t moment = b.addState("w.exp_avg", StateRole::optimizer_state,
+                               InitializerKind::zero, DataType::f32, {4}, {4});
+  b.plan.states[moment]->written = true;
+  b.beginProgram("load").finish();
+  ProgramAssembler run = b.beginProgram("train_step");
+  uint32_t m = run.addStateBuffer(moment), rate = run.addScalarBuffer(lr);
+  uint32_t i = run.addBuffer({"i", DataType::i64, {}, 0});
+  uint32_t sums = run.addBuffer({"sums", DataType::f32, {2}, 64});
+  std::vector<uint32_t> parts; // [batch 1, heads 2, s 2, d 3]
+  for (const char *name : {"q", "lse", "out", "dq", "dk", "dv"})
+    parts.push_back(
+        run.addBuffer({name, DataType::f32, {12}, 128 + 64 * parts.size()}));
+  uint32_t q = parts[0], lse = parts[1], out = parts[2];
+  uint32_t kernel =
+      b.addKernel("k", b.addImage(ImageKind::elf, "x", 1), 0, 4, 1, 3);
+  uint32_t body = run.addBlock();
+  for (uint32_t buffer : {sums, q, lse, out})
+    run.append(0, InstructionKind::FILL, {write(buffer)}, {literalBits(1)});
+  run.repeat(0, body, literal(2));
+  run.append(body, InstructionKind::FILL, {write(i)}, {loopIndex()});
+  std::vector<Value> values = {literal(1), literal(2), literal(2), literal(2),
+                               literal(2), literal(3), literal(3)};
+  for (int tensor = 0; tensor < 8; ++tensor)
+    for (int64_t stride : {12, 6, 3})
+      values.push_back(literal(stride));
+  for (int64_t last : {1, 0, -1, 0, 0, 0})
+    values.push_back(literal(last));
+  run.append(body, InstructionKind::ATTENTION_GRAD,
+             {read(q), read(q), read(q), read(out), read(lse), read(out),
+              absent(), write(parts[3]), write(parts[4]), write(parts[5])},
+             values);
+  run.append(0, InstructionKind::LAUNCH, {read(m), read(rate), write(m)},
+             {literal(kernel), literal(2)});
+  run.finish();
+  uint32_t entry = b.addEntry("train_step", run.index());
+  PortSpec port;
+  port.name = "nonfinite";
+  port.program = run.index();
+  port.buffer = sums;
+  port.global = port.local = {2};
+  port.finite = {"w", "b"};
+  b.addOutput(entry, port);
+}
+
+TEST(Verifier, AcceptsTraining) {
+  Builder builder;
+  buildTrainingPlan(builder);
+  EXPECT_EQ(test::verifierError(builder), "");
+}
+
+TEST(Verifier, RefusesWrongTraining) {
+  const std::vector<Case> list = {
+      {"scalar_written", [](PlanT &p) { useOf(p, 5, 2) = write(1); },
+       "...instruction 5 (launch): 'out' is a scalar, which programs only "
+       "read"},
+      {"scalar_type",
+       [](PlanT &p) { run(p).buffers[1].mutate_dtype(DataType::i32); },
+       "...buffer 1 is not all of a scalar of type f32"},
+      {"not_written", [](PlanT &p) { p.states[0]->written = false; },
+       "[plan_v5]...instruction 5...state 'w.exp_avg' is not one that programs "
+       "other than the load program may write"},
+      {"written_and_packed",
+       [](PlanT &p) { p.states[0]->layout = StateLayout::packed; },
+       "...state 0 is packed, but entry points write it"},
+      {"fill_outside", [](PlanT &p) { valueOf(p, 0, 0) = loopIndex(); },
+       "...instruction 0: enclosing repeat 0 does not exist"},
+      {"grad_heads", [](PlanT &p) { valueOf(p, 7, 2) = literal(3); },
+       "[plan_v4]...instruction 7 (attention_grad): 2 heads are not a multiple "
+       "of 3 KV heads"},
+      {"grad_row", [](PlanT &p) { valueOf(p, 7, 4) = literal(9); },
+       "[plan_v4]...instruction 7 (attention_grad): 'k' reaches byte"},
+      {"finite_names",
+       [](PlanT &p) { p.entries[0]->outputs[0]->finite.pop_back(); },
+       "...has 1 names of finite elements, expected one per element"},
+      {"layout_dim", [](PlanT &p) { p.entries[0]->outputs[0]->layout_dim = 1; },
+       "...layout of dim 1 does not exist"},
+      {"layout_parts",
+       [](PlanT &p) {
+         PortT &port = *p.entries[0]->outputs[0];
+         port.layout = SequenceLayout::zigzag;
+         port.layout_dim = 0;
+         port.layout_parts = 2;
+       },
+       "...dim of size 2 cannot be dealt out in 4 pieces"},
+  };
+  for (const Case &item : list) {
+    Builder builder;
+    buildTrainingPlan(builder);
+    item.edit(builder.plan);
+    std::string error = test::verifierError(builder);
+    EXPECT_TRUE(matches(error, item.error)) << item.name << ": " << error;
+  }
 }
 
 } // namespace

@@ -23,7 +23,7 @@
 namespace dshard::plan {
 
 /// Plan.version and FileHeader.version: a reader takes exactly its own.
-constexpr uint32_t formatVersion = 1;
+constexpr uint32_t formatVersion = 2;
 constexpr uint64_t pageSize = 4096;
 /// Buffers and states begin at multiples of this many bytes.
 constexpr uint64_t bufferAlignment = 64;

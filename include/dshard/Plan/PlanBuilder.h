@@ -82,6 +82,8 @@ public:
   /// A place in a state (all of it by default: size 0 and no dims take the
   /// state's local type and size).
   uint32_t addStateBuffer(uint32_t state, BufferSpec spec = {});
+  /// The word of a scalar, read only.
+  uint32_t addScalarBuffer(uint32_t scalar);
   /// Bytes inside another buffer, with another type: reshapes and slices. Slots
   /// are the base's.
   uint32_t addView(uint32_t base, const BufferSpec &spec);
@@ -131,6 +133,13 @@ struct PortSpec {
   /// One list of axes per dim; empty: replicated.
   std::vector<std::vector<AxisRef>> sharding = {};
   std::vector<std::string> dimNames = {};
+  /// [min, max] or [min, max, also allowed]; empty: any.
+  std::vector<int64_t> range = {};
+  /// Names of the elements, each of which must be finite.
+  std::vector<std::string> finite = {};
+  SequenceLayout layout = SequenceLayout::contiguous;
+  int layoutDim = -1;
+  uint32_t layoutParts = 0;
 };
 
 class Builder {

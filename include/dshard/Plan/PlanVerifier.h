@@ -11,10 +11,10 @@
 //            ALL_REDUCE and the residual of MATMUL may work in place, on
 //            exactly the same bytes)
 //   plan_v4  sizes and types of buffers agree with the instruction's values
-//   plan_v5  states do not overlap; parameters are written by the load program
-//            or by the optimizer only; packed states are written by PACK_RHS
-//            and read by a packed MATMUL; what is initialised by `load` is
-//            loaded
+//   plan_v5  states do not overlap; they are written by the load program, and
+//            by others only where they say so; packed states are written by
+//            PACK_RHS and read by a packed MATMUL; what is initialised by
+//            `load` is loaded
 //   plan_v6  all members of every group issue the same collectives in the same
 //            order (a simulation of the ranks finds deadlocks across groups)
 //   plan_v7  sends match receives in order and size; permutations are

@@ -185,7 +185,13 @@ LogicalResult Emitter::emitTables() {
         return state.emitOpError("has offset ")
                << state.getOffset() << ", expected "
                << builder.plan.states[index]->offset;
+      builder.plan.states[index]->written = state.getWritten();
+      if (auto stage = state.getStage())
+        builder.plan.states[index]->stage = static_cast<int32_t>(*stage);
       states.push_back(index);
+    } else if (auto scalar = dyn_cast<plan::ScalarOp>(op)) {
+      builder.addScalar(view(scalar.getName()), dataTypeOf(scalar.getType()),
+                        scalar.getInitial().convertToDouble());
     } else if (auto image = dyn_cast<plan::ImageOp>(op)) {
       images.push_back(builder.addImage(fb::ImageKind::elf,
                                         image.getBytes().data(),
@@ -210,7 +216,9 @@ LogicalResult Emitter::emitBlock(Block &block, uint32_t into) {
       spec.offset = buffer.getOffset();
       spec.size = buffer.getSize();
       buffers[buffer] =
-          buffer.getBase()
+          buffer.getScalar() ? assembler->addScalarBuffer(
+                                   static_cast<uint32_t>(*buffer.getScalar()))
+          : buffer.getBase()
               ? assembler->addView(buffers.lookup(buffer.getBase()), spec)
           : buffer.getState()
               ? assembler->addStateBuffer(states[*buffer.getState()], spec)
@@ -312,6 +320,16 @@ template <typename Port> static void fillPort(Port port, fb::PortSpec &spec) {
   if (ArrayAttr names = port.getDimNamesAttr())
     for (auto name : names.template getAsRange<StringAttr>())
       spec.dimNames.push_back(name.str());
+  if (auto range = port.getRange())
+    spec.range = range->vec();
+  if (ArrayAttr names = port.getFiniteAttr())
+    for (auto name : names.template getAsRange<StringAttr>())
+      spec.finite.push_back(name.str());
+  if (auto layout = port.getLayout()) {
+    spec.layout = static_cast<fb::SequenceLayout>(*layout);
+    spec.layoutDim = static_cast<int>(port.getLayoutDim().value_or(-1));
+    spec.layoutParts = static_cast<uint32_t>(port.getLayoutParts().value_or(0));
+  }
 }
 
 LogicalResult Emitter::emitEntry(plan::EntryOp op) {
@@ -323,13 +341,7 @@ LogicalResult Emitter::emitEntry(plan::EntryOp op) {
     if (auto input = dyn_cast<plan::InputOp>(child)) {
       fillPort(input, spec);
       spec.sharding = shardingOf(input.getShardingAttr());
-      uint32_t index = builder.addInput(entry, spec);
-      if (auto range = input.getRange()) {
-        fb::PortT &port = *builder.plan.entries[entry]->inputs[index];
-        port.has_range = true;
-        port.range_min = (*range)[0];
-        port.range_max = (*range)[1];
-      }
+      builder.addInput(entry, spec);
     } else if (auto output = dyn_cast<plan::OutputOp>(child)) {
       fillPort(output, spec);
       spec.sharding = shardingOf(output.getShardingAttr());

@@ -38,7 +38,8 @@ plan::BufferOp mlir::dshard::createBuffer(OpBuilder &builder, Location loc,
                                           int64_t size, RankedTensorType type) {
   return plan::BufferOp::create(
       builder, loc, plan::BufferType::get(builder.getContext()), name, Value(),
-      state ? builder.getI64IntegerAttr(*state) : IntegerAttr(), 0, size, type);
+      state ? builder.getI64IntegerAttr(*state) : IntegerAttr(), IntegerAttr(),
+      0, size, type);
 }
 
 int64_t PlanContext::addGroup(ArrayAttr axes) {
@@ -104,13 +105,13 @@ int64_t PlanContext::addSource(WeightAttr weight) {
 }
 
 int64_t PlanContext::addState(Location loc, StringRef name, StringRef role,
-                              StringRef initializer, bool packed,
+                              StringRef initializer, bool packed, bool written,
                               RankedTensorType global, RankedTensorType local,
                               ShardingAttr sharding, int64_t size) {
   int64_t offset =
       ::dshard::plan::alignTo(stateEnd, ::dshard::plan::bufferAlignment);
   stateEnd = offset + size;
-  plan::StateOp::create(b, loc, name, role, initializer, packed, global, local,
-                        sharding, offset, size);
+  plan::StateOp::create(b, loc, name, role, initializer, packed, written,
+                        global, local, sharding, offset, size, IntegerAttr());
   return states++;
 }

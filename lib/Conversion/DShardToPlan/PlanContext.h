@@ -6,6 +6,7 @@
 #ifndef DSHARD_LIB_CONVERSION_DSHARDTOPLAN_PLANCONTEXT_H
 #define DSHARD_LIB_CONVERSION_DSHARDTOPLAN_PLANCONTEXT_H
 
+#include "dshard/Conversion/DShardToPlan/DShardToPlan.h"
 #include "dshard/Dialect/Plan/IR/PlanOps.h"
 #include "llvm/ADT/StringMap.h"
 
@@ -15,8 +16,6 @@ using ::dshard::plan::InstructionKind;
 
 /// Bytes of a tensor's elements; booleans take one each.
 int64_t bytesOf(RankedTensorType type);
-/// The ONNX node that a location names; "" if none.
-std::string nodeOf(Location loc);
 plan::Origin originOf(Operation *op, StringRef why = "");
 /// A plan.buffer of `size` bytes: in the arena, at an offset to be decided, or
 /// all of a state.
@@ -44,8 +43,9 @@ public:
   int64_t addSource(WeightAttr weight);
   /// Index of a new state, at the next multiple of 64 bytes.
   int64_t addState(Location loc, StringRef name, StringRef role,
-                   StringRef initializer, bool packed, RankedTensorType global,
-                   RankedTensorType local, ShardingAttr sharding, int64_t size);
+                   StringRef initializer, bool packed, bool written,
+                   RankedTensorType global, RankedTensorType local,
+                   ShardingAttr sharding, int64_t size);
 
   OpBuilder b;
 

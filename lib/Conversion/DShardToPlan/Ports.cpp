@@ -145,7 +145,8 @@ void Converter::addPorts(int64_t programIndex) {
         attributes ? attributes.getAs<ShardingAttr>(shardingAttrName)
                    : ShardingAttr(),
         namesOf(attributes),
-        found ? ports.getDenseI64ArrayAttr({low, high}) : DenseI64ArrayAttr());
+        found ? ports.getDenseI64ArrayAttr({low, high}) : DenseI64ArrayAttr(),
+        ArrayAttr(), SequenceLayoutAttr(), IntegerAttr(), IntegerAttr());
   }
   for (auto [number, buffer] : llvm::enumerate(outputBuffers)) {
     DictionaryAttr attributes = function.getResultAttrDict(number);
@@ -159,6 +160,7 @@ void Converter::addPorts(int64_t programIndex) {
         bufferIndex.lookup(buffer), global ? global.getValue() : type, type,
         attributes ? attributes.getAs<ShardingAttr>(shardingAttrName)
                    : ShardingAttr(),
-        namesOf(attributes), DenseI64ArrayAttr());
+        namesOf(attributes), DenseI64ArrayAttr(), ArrayAttr(),
+        SequenceLayoutAttr(), IntegerAttr(), IntegerAttr());
   }
 }

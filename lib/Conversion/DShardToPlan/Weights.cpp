@@ -85,9 +85,9 @@ LogicalResult Weights::addStates() {
         state.size = ::dshard::cpu::packedBytes(
             form->k, form->n, gemmType(local.getElementType()));
       }
-      state.index =
-          plan.addState(argument.getLoc(), state.name, "parameter", "load",
-                        packed, global, local, sharding, state.size);
+      state.index = plan.addState(argument.getLoc(), state.name, "parameter",
+                                  "load", packed, /*written=*/false, global,
+                                  local, sharding, state.size);
       states.push_back(state);
     };
     if (anyPlain)

@@ -72,8 +72,9 @@ LogicalResult References::isNumber(Operation *op, Attribute value,
     return declared(op, kind, integer.getInt());
   if (auto table = dyn_cast<TableRefAttr>(value); table && kind.empty())
     return declared(op, "table", table.getIndex());
-  bool isOther =
-      isa<IntegerAttr, FloatAttr, ScalarRefAttr, LoopIndexAttr>(value);
+  if (auto scalar = dyn_cast<ScalarRefAttr>(value); scalar && kind.empty())
+    return declared(op, "scalar", scalar.getIndex());
+  bool isOther = isa<IntegerAttr, FloatAttr, LoopIndexAttr>(value);
   if (isOther && kind.empty())
     return success();
   return op->emitOpError("[plan_ir_c4] has the value ")
@@ -114,6 +115,14 @@ LogicalResult References::verifyTable(Operation *op) {
                    failed(isSize(op, "extent", kernel.getExtent())) ||
                    failed(isSize(op, "grain", kernel.getGrain())) ||
                    failed(isSize(op, "buffers", kernel.getBuffers())));
+  if (auto scalar = dyn_cast<ScalarOp>(op)) {
+    Type type = scalar.getType();
+    if (type.isF32() || type.isF64() || type.isInteger(32) ||
+        type.isInteger(64))
+      return success();
+    return op->emitOpError("[plan_ir_c2] has type ")
+           << type << ", expected i32, i64, f32 or f64";
+  }
   if (auto state = dyn_cast<StateOp>(op))
     return failure(
         failed(isTensor(op, state.getGlobal())) ||
@@ -128,6 +137,9 @@ LogicalResult References::verifyInProgram(Operation *op) {
     ++buffers.back();
     if (auto state = buffer.getState();
         state && failed(declared(op, "state", *state)))
+      return failure();
+    if (auto scalar = buffer.getScalar();
+        scalar && failed(declared(op, "scalar", *scalar)))
       return failure();
     return failure(failed(isTensor(op, buffer.getType())) ||
                    failed(isSize(op, "offset", buffer.getOffset())) ||
@@ -163,8 +175,9 @@ LogicalResult References::verifyEntry(EntryOp entry) {
           failed(inRange(port, "buffer", port.getBuffer(),
                          buffers[entry.getProgram()])) ||
           (port.getRange() && port.getRange()->size() != 2 &&
+           port.getRange()->size() != 3 &&
            failed(port->emitOpError("[plan_ir_c4] has a range of ")
-                  << port.getRange()->size() << " numbers, expected 2")));
+                  << port.getRange()->size() << " numbers, expected 2 or 3")));
     };
     LogicalResult result = isa<InputOp>(op) ? check(cast<InputOp>(op))
                            : isa<OutputOp>(op)

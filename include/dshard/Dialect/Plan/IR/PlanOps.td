@@ -22,7 +22,7 @@ def Plan_Dialect : Dialect {
     - (plan_ir_c2) types are tensors of known sizes.
     - (plan_ir_c3) sizes, offsets of buffers and stages are not negative.
     - (plan_ir_c4) values are numbers, tables, scalars or loop indices; kernels, sources and groups
-      literals; a range has two numbers.
+      literals; a range has two numbers, or three.
     - (plan_ir_c5) a module holds nothing but ops of this dialect, an entry nothing but ports.
     - (plan_ir_c6) axes are those of `dshard.mesh`; shardings suit the global types.
 
@@ -79,15 +79,22 @@ def Plan_SourceOp : Plan_Op<"source"> {
 def Plan_StateOp : Plan_Op<"state"> {
   let summary = "declare a persistent buffer";
   let description = [{
-    `initializer` is none, load or zero; `packed` says that it holds a packed operand of a matmul.
+    `initializer` is none, load or zero; `packed` says that it holds a packed operand of a matmul,
+    `written` that programs other than `load` write it, `stage` which virtual stage holds it
+    (all, where absent).
   }];
-  let arguments = (ins StrAttr:$name, StrAttr:$role, StrAttr:$initializer, UnitAttr:$packed,
+  let arguments = (ins StrAttr:$name, StrAttr:$role, StrAttr:$initializer, UnitAttr:$packed, UnitAttr:$written,
                        TypeAttr:$global, TypeAttr:$local, OptionalAttr<DShard_ShardingAttr>:$sharding,
-                       I64Attr:$offset, I64Attr:$size);
+                       I64Attr:$offset, I64Attr:$size, OptionalAttr<I64Attr>:$stage);
   let assemblyFormat = [{
-    $name $role `init` $initializer (`packed` $packed^)? `offset` $offset `size` $size
-    (`sharding` $sharding^)? attr-dict `:` $global `local` $local
+    $name $role `init` $initializer (`packed` $packed^)? (`written` $written^)? `offset` $offset `size` $size
+    (`stage` $stage^)? (`sharding` $sharding^)? attr-dict `:` $global `local` $local
   }];
+}
+def Plan_ScalarOp : Plan_Op<"scalar"> {
+  let summary = "declare a word that the host sets";
+  let arguments = (ins StrAttr:$name, TypeAttr:$type, F64Attr:$initial);
+  let assemblyFormat = "$name `initial` $initial attr-dict `:` $type";
 }
 def Plan_ImageOp : Plan_Op<"image"> {
   let summary = "hold the code of all kernels";
@@ -108,9 +115,12 @@ def Plan_EntryOp : Plan_Op<"entry", [NoTerminator, SingleBlock]> {
 class Plan_PortOp<string mnemonic> : Plan_Op<mnemonic, [HasParent<"EntryOp">]> {
   let arguments = (ins StrAttr:$name, I64Attr:$buffer, TypeAttr:$global, TypeAttr:$local,
                        OptionalAttr<DShard_ShardingAttr>:$sharding, OptionalAttr<StrArrayAttr>:$dim_names,
-                       OptionalAttr<DenseI64ArrayAttr>:$range);
+                       OptionalAttr<DenseI64ArrayAttr>:$range, OptionalAttr<StrArrayAttr>:$finite,
+                       OptionalAttr<DShard_SequenceLayoutAttr>:$layout, OptionalAttr<I64Attr>:$layout_dim,
+                       OptionalAttr<I64Attr>:$layout_parts);
   let assemblyFormat = [{
-    $name `buffer` $buffer (`dims` $dim_names^)? (`range` $range^)? (`sharding` $sharding^)?
+    $name `buffer` $buffer (`dims` $dim_names^)? (`range` $range^)? (`finite` $finite^)?
+    (`layout` $layout^)? (`of` $layout_dim^)? (`parts` $layout_parts^)? (`sharding` $sharding^)?
     attr-dict `:` $global `local` $local
   }];
 }
@@ -129,15 +139,15 @@ def Plan_ProgramOp : Plan_Op<"program", [NoTerminator, SingleBlock]> {
   let assemblyFormat = "$name `stage` $stage `arena` $arena_size `scratch` $thread_scratch attr-dict-with-keyword $body";
 }
 def Plan_BufferOp : Plan_Op<"buffer"> {
-  let summary = "declare a place in the arena, in a state, or inside another buffer";
+  let summary = "declare a place in the arena, in a state, inside another buffer, or a scalar's word";
   let description = [{
     `offset` counts bytes in the arena or in the state's own bytes; of a view (`of %base`), in the base.
   }];
   let arguments = (ins StrAttr:$name, Optional<Plan_Buffer>:$base, OptionalAttr<I64Attr>:$state,
-                       I64Attr:$offset, I64Attr:$size, TypeAttr:$type);
+                       OptionalAttr<I64Attr>:$scalar, I64Attr:$offset, I64Attr:$size, TypeAttr:$type);
   let results = (outs Plan_Buffer:$result);
   let assemblyFormat = [{
-    $name (`of` $base^)? (`in` `state` $state^)? `offset` $offset `size` $size attr-dict `:` $type
+    $name (`of` $base^)? (`in` `state` $state^)? (`in` `scalar` $scalar^)? `offset` $offset `size` $size attr-dict `:` $type
   }];
 }
 def Plan_RepeatOp : Plan_Op<"repeat", [NoTerminator, SingleBlock]> {
@@ -194,6 +204,7 @@ def Plan_CopyOp : Plan_Instruction<"copy", "copy elements with strides">;
 def Plan_LaunchOp : Plan_Instruction<"launch", "run a generated kernel">;
 def Plan_MatmulOp : Plan_Instruction<"matmul", "multiply (batches of) matrices">;
 def Plan_AttentionOp : Plan_Instruction<"attention", "compute scaled dot-product attention">;
+def Plan_AttentionGradOp : Plan_Instruction<"attention_grad", "compute the gradients of attention's operands">;
 def Plan_AllGatherOp : Plan_Instruction<"all_gather", "concatenate the shards of a group">;
 def Plan_AllReduceOp : Plan_Instruction<"all_reduce", "reduce over a group">;
 def Plan_ReduceScatterOp : Plan_Instruction<"reduce_scatter", "reduce over a group and keep the own shard">;
