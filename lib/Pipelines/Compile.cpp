@@ -1,5 +1,6 @@
 //===- Compile.cpp - Run the phases ---------------------------------------===//
 
+#include "MicroBatches.h"
 #include "dshard/Dialect/DShard/IR/DShardOps.h"
 #include "dshard/Import/Import.h"
 #include "dshard/Pipelines/Pipelines.h"
@@ -137,9 +138,22 @@ struct DumpPasses : PassInstrumentation {
 /// Imports `options.model` and gives it its mesh.
 static LogicalResult import(MLIRContext &context, const CompileOptions &options,
                             OwningOpRef<ModuleOp> &module) {
+  auto error = [&] { return emitError(UnknownLoc::get(&context)); };
+  if (llvm::StringRef(options.model).ends_with(".mlir"))
+    return error() << options.model
+                   << " is no ONNX model; if it holds MLIR, say after which "
+                      "phase it was written: --from=PHASE, one of "
+                   << listPhases();
   FailureOr<MeshAttr> mesh = parseMesh(context, options.mesh, options.ranks);
   if (failed(mesh) || failed(refuseMissingStrategies(*mesh, context)))
     return failure();
+  if (options.microBatches > 1 && options.train.empty())
+    return error() << "--micro-batches=" << options.microBatches
+                   << " accumulates gradients; give --train=FILE";
+  if (!options.train.empty() && options.entry == trainStepName)
+    return error() << "--entry=" << options.entry
+                   << " is what --train calls its own entry point; name the "
+                      "model's otherwise";
   ImportOptions importOptions;
   importOptions.dims = options.dims;
   importOptions.dimRoles = options.dimRoles;
@@ -151,6 +165,22 @@ static LogicalResult import(MLIRContext &context, const CompileOptions &options,
     return failure();
   module = std::move(*imported);
   (*module)->setAttr(meshAttrName, *mesh);
+  // A size of 0 is good for a cache that is empty yet, not for what comes out.
+  for (const auto &[name, size] : options.dims)
+    for (auto function : module->getOps<func::FuncOp>())
+      for (auto [index, type] : llvm::enumerate(function.getResultTypes()))
+        if (auto tensor = dyn_cast<RankedTensorType>(type);
+            size == 0 && tensor && tensor.getNumElements() == 0) {
+          auto output =
+              function.getResultAttrOfType<StringAttr>(index, nameAttrName);
+          return error() << options.model << ": --dim " << name
+                         << "=0 leaves output '"
+                         << (output ? output.getValue() : "") << "' of " << type
+                         << " without elements; give at least 1";
+        }
+  if (options.microBatches > 1)
+    return addMicroBatch(*module, options.model, importOptions,
+                         options.microBatches);
   return success();
 }
 
@@ -168,6 +198,11 @@ static LogicalResult resume(MLIRContext &context, const CompileOptions &options,
   if (useless)
     return error() << useless << " is for an .onnx; with --from=" << phase
                    << " sizes and names are those of '" << options.model << "'";
+  if (*options.from >= Phase::train &&
+      (!options.train.empty() || options.microBatches > 1))
+    return error() << (options.train.empty() ? "--micro-batches" : "--train")
+                   << " belongs to the phase train; with --from=" << phase
+                   << " it is over";
   module = parseSourceFile<ModuleOp>(options.model, &context);
   if (!module)
     return failure();

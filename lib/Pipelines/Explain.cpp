@@ -1,5 +1,6 @@
 //===- Explain.cpp - Every collective, with its reason --------------------===//
 
+#include "dshard/Conversion/DShardToPlan/DShardToPlan.h"
 #include "dshard/Dialect/DShard/IR/DShardOps.h"
 #include "dshard/Pipelines/Pipelines.h"
 #include "llvm/Support/Format.h"
@@ -7,17 +8,6 @@
 
 using namespace mlir;
 using namespace mlir::dshard;
-
-/// The ONNX node of an op, as the importer named it.
-static std::string getNodeName(Location loc) {
-  if (auto name = dyn_cast<NameLoc>(loc))
-    return name.getName().str();
-  if (auto fused = dyn_cast<FusedLoc>(loc))
-    for (Location part : fused.getLocations())
-      if (std::string name = getNodeName(part); !name.empty())
-        return name;
-  return "";
-}
 
 void mlir::dshard::explainCollectives(ModuleOp module, raw_ostream &os) {
   std::vector<std::array<std::string, 5>> rows = {
@@ -43,7 +33,7 @@ void mlir::dshard::explainCollectives(ModuleOp module, raw_ostream &os) {
     }
     rows.push_back({op->getName().stripDialect().str(), text,
                     llvm::formatv("{0:F0}", bytes).str(), why.getValue().str(),
-                    getNodeName(op->getLoc())});
+                    nodeOf(op->getLoc())});
   });
   std::array<size_t, 5> widths = {};
   for (const auto &row : rows)

@@ -253,8 +253,10 @@ Result<HostTensor> mlir::dshard::readTensor(const std::string &path,
   Result<::dshard::NpyArray> array = ::dshard::readNpy(path, wanted);
   if (!array)
     return array.status();
+  bool isExact =
+      array->type == DataType::f64 && isa<FloatType>(type.getElementType());
   if (ArrayRef<int64_t>(array->dims) != type.getShape() ||
-      array->type != wanted) {
+      (array->type != wanted && !isExact)) {
     std::string shape;
     for (int64_t size : array->dims)
       shape += std::to_string(size) + "x";
@@ -263,6 +265,11 @@ Result<HostTensor> mlir::dshard::readTensor(const std::string &path,
                          ", the input is " + textOf(type));
   }
   HostTensor tensor(type);
+  if (isExact) {
+    std::memcpy(tensor.data.data(), array->data.as<char>(),
+                tensor.size() * sizeof(double));
+    return tensor;
+  }
   ArrayRef<char> bytes(array->data.as<char>(),
                        tensor.size() * getElementBytes(type.getElementType()));
   if (failed(decodeElements(bytes, tensor)))
@@ -281,7 +288,7 @@ template <typename T> static std::string encodeAs(const HostTensor &tensor) {
 
 Status mlir::dshard::writeTensor(const std::string &path,
                                  const HostTensor &tensor) {
-  // 16-bit floats widen: they may hold more than their type (fp64).
+  // numpy has no bf16; both 16-bit floats widen.
   Type element = tensor.type.getElementType();
   DataType type = getDataType(element);
   if (type == DataType::f16 || type == DataType::bf16)

@@ -21,7 +21,8 @@ precision. A program of the local phase runs on all its ranks in one thread.
   --random-inputs[=SEED]     the same for every input that is not given
   --weights DIR              folder of the weight files (default: the model's)
   --random-weights[=SEED]    weights of docs/RandomWeights.md instead of files
-  --output NAME=FILE.npy     write an output (16-bit floats as float32)
+  --output NAME=FILE.npy     write an output: floats as float64, or with
+                             --precision=model in their type (16 bits as float32)
   --against OTHER.mlir       run both on the same inputs and compare the outputs
                              (may be given several times)
   --rtol R  --atol A         |a - b| <= A + R * max|a| (default with fp64: R = 1e-9;

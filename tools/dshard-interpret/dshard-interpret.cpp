@@ -130,6 +130,8 @@ static Status readInputs(const CommandLine &commandLine, func::FuncOp function,
     Result<HostTensor> value = readTensor(what, type);
     if (!value)
       return Status::error("--input " + name + ": " + value.status().message());
+    if (commandLine.precision == Precision::model)
+      value->roundToElementType();
     options.given[name] = std::move(*value);
   }
   return Status();
@@ -268,8 +270,12 @@ static int runPrograms(const CommandLine &commandLine) {
     if (found == names.end())
       return fail("--output " + name + ": '" + first.function.getName() +
                   "' has no such output" + ::dshard::didYouMean(name, names));
-    if (Status status = writeTensor(path, first.results[found - names.begin()]);
-        !status)
+    HostTensor result = first.results[found - names.begin()];
+    // Exact values stay exact: float64 whatever the program's type.
+    if (commandLine.precision == Precision::fp64 &&
+        isa<FloatType>(result.type.getElementType()))
+      result.type = result.type.clone(Float64Type::get(&context));
+    if (Status status = writeTensor(path, result); !status)
       return fail(status.message());
   }
   if (commandLine.against.empty()) {

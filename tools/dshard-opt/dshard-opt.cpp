@@ -17,37 +17,21 @@
 using namespace mlir;
 using namespace ::dshard::tool;
 
-/// Where a diagnostic happened, in a user's words: the ONNX node and its file.
-static void describe(Location loc, std::string &node, std::string &file) {
-  if (auto name = dyn_cast<NameLoc>(loc)) {
-    if (node.empty())
-      node = name.getName().str();
-    describe(name.getChildLoc(), node, file);
-  } else if (auto position = dyn_cast<FileLineColLoc>(loc)) {
-    if (file.empty()) {
-      file = position.getFilename().str();
-      if (position.getLine())
-        file += ":" + std::to_string(position.getLine()) + ":" +
-                std::to_string(position.getColumn());
-    }
-  } else if (auto fused = dyn_cast<FusedLoc>(loc)) {
-    for (Location part : fused.getLocations())
-      describe(part, node, file);
-  } else if (auto call = dyn_cast<CallSiteLoc>(loc)) {
-    describe(call.getCallee(), node, file);
-  }
-}
-
 static void printDiagnostic(const Diagnostic &diagnostic) {
   static constexpr const char *severities[] = {"note", "warning", "error",
                                                "remark"};
-  std::string node, file;
-  describe(diagnostic.getLocation(), node, file);
+  // Where it happened, in a user's words: the ONNX node and its file.
+  Location loc = diagnostic.getLocation();
+  std::string node = mlir::dshard::nodeOf(loc);
   llvm::raw_ostream &os = llvm::errs();
   os << "dshard-opt: " << severities[static_cast<int>(diagnostic.getSeverity())]
      << ": ";
-  if (!file.empty())
-    os << file << ": ";
+  if (auto position = loc->findInstanceOf<FileLineColLoc>()) {
+    os << position.getFilename().getValue() << ":";
+    if (position.getLine()) // none: a model
+      os << position.getLine() << ":" << position.getColumn() << ":";
+    os << " ";
+  }
   if (!node.empty())
     os << "node '" << node << "': ";
   os << diagnostic.str() << "\n";

@@ -48,7 +48,8 @@ struct InputOptions {
 HostTensor drawInput(func::FuncOp function, unsigned index,
                      RankedTensorType type, uint64_t seed);
 
-/// A .npy file as a tensor of `type`; the element types must agree.
+/// A .npy file as a tensor of `type`; the element types must agree, but a float
+/// may be given as float64, which is not rounded here.
 ::dshard::Result<HostTensor> readTensor(const std::string &path,
                                         RankedTensorType type);
 ::dshard::Status writeTensor(const std::string &path, const HostTensor &tensor);

@@ -23,6 +23,9 @@ struct EmitOptions {
 LogicalResult emitPlan(ModuleOp module, llvm::StringRef path,
                        const EmitOptions &options);
 
+/// The ONNX node that `loc` names, as the importer wrote it; empty if none.
+std::string nodeOf(Location loc);
+
 } // namespace mlir::dshard
 
 #endif // DSHARD_CONVERSION_DSHARDTOPLAN_DSHARDTOPLAN_H
