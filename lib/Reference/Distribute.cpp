@@ -48,6 +48,26 @@ void mlir::dshard::insertBox(HostTensor &tensor, const HostTensor &box,
              });
 }
 
+HostTensor mlir::dshard::reorderAtBoundary(const HostTensor &tensor,
+                                           DictionaryAttr attributes,
+                                           MeshAttr mesh, bool inverse) {
+  std::optional<BoundaryLayout> order = getBoundaryLayout(attributes, mesh);
+  if (!order)
+    return tensor;
+  HostTensor result(tensor.type);
+  int64_t size = tensor.shape()[order->dim], inner = 1;
+  for (int64_t other : tensor.shape().drop_front(order->dim + 1))
+    inner *= other;
+  for (int64_t i = 0; i < tensor.size(); ++i) {
+    int64_t position = i / inner % size;
+    int64_t natural =
+        getNaturalPosition(order->layout, order->parts, size, position);
+    int64_t other = i + (natural - position) * inner;
+    result.data[inverse ? other : i] = tensor.data[inverse ? i : other];
+  }
+  return result;
+}
+
 double mlir::dshard::getLargestDifference(const HostTensor &a,
                                           const HostTensor &b) {
   double largest = 0;

@@ -279,13 +279,17 @@ static LogicalResult interpretGlobal(func::FuncOp function,
                                      Precision precision,
                                      SmallVectorImpl<HostTensor> &results) {
   SmallVector<RankTensor> operands, outputs;
-  for (const HostTensor &argument : arguments)
-    operands.push_back({std::make_shared<HostTensor>(argument)});
+  MeshAttr mesh = getMesh(function);
+  for (auto [index, argument] : llvm::enumerate(arguments))
+    operands.push_back({std::make_shared<HostTensor>(
+        reorderAtBoundary(argument, function.getArgAttrDict(index), mesh,
+                          /*inverse=*/false))});
   Interpreter interpreter(nullptr, 1, precision);
   if (failed(interpreter.run(function, operands, outputs)))
     return failure();
-  for (const RankTensor &output : outputs)
-    results.push_back(*output[0]);
+  for (auto [index, output] : llvm::enumerate(outputs))
+    results.push_back(reorderAtBoundary(
+        *output[0], function.getResultAttrDict(index), mesh, /*inverse=*/true));
   return success();
 }
 
@@ -312,7 +316,10 @@ static LogicalResult interpretLocal(func::FuncOp function,
     };
     ShardingAttr sharding = getShardingOrReplicated(
         function.getArgAttr(index, shardingAttrName), argument.type);
-    FailureOr<RankTensor> local = scatter(argument, sharding, mesh, emitError);
+    FailureOr<RankTensor> local =
+        scatter(reorderAtBoundary(argument, function.getArgAttrDict(index),
+                                  mesh, /*inverse=*/false),
+                sharding, mesh, emitError);
     if (failed(local))
       return failure();
     Type type = function.getArgumentTypes()[index];
@@ -335,7 +342,8 @@ static LogicalResult interpretLocal(func::FuncOp function,
         });
     if (failed(result))
       return failure();
-    results.push_back(std::move(*result));
+    results.push_back(reorderAtBoundary(
+        *result, function.getResultAttrDict(index), mesh, /*inverse=*/true));
   }
   return success();
 }

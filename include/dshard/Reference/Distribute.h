@@ -26,6 +26,13 @@ HostTensor extractBox(const HostTensor &tensor, ArrayRef<int64_t> offsets,
 void insertBox(HostTensor &tensor, const HostTensor &box,
                ArrayRef<int64_t> offsets);
 
+/// A global argument in the order in which it lies inside its function, or,
+/// with `inverse`, a result in the natural one (`dshard.layout` among its
+/// attributes). Without such an order, or a mesh, as it is.
+HostTensor reorderAtBoundary(const HostTensor &tensor,
+                             DictionaryAttr attributes, MeshAttr mesh,
+                             bool inverse);
+
 /// Largest |a - b| of two tensors of one shape; infinity if just one is NaN or
 /// infinities differ.
 double getLargestDifference(const HostTensor &a, const HostTensor &b);

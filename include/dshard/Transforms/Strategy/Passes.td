@@ -80,6 +80,51 @@ def SequenceParallelPass : Pass<"dshard-sequence-parallel", "::mlir::ModuleOp"> 
   let dependentDialects = ["::mlir::dshard::DShardDialect"];
 }
 
+def ContextParallelPass : Pass<"dshard-context-parallel", "::mlir::ModuleOp"> {
+  let summary = "shard the sequence of every input over cp";
+  let description = [{
+    The sequence dim of every input (dim 1 of an integer input, or the one called
+    `seq` in `dshard.dim_names`) is sharded over `cp`, and lies in the order of
+    `layout`: zigzag deals out 2 cp chunks, so that causal work is balanced (the
+    default with a causal attention), contiguous cp parts, striped single elements.
+
+    The order is part of what the program means: arguments and results whose
+    sequence dim lies so say it (`dshard.layout`, `dshard.layout_dim`), and whoever
+    gives or takes global tensors reorders there. Inside, the order is followed by
+    the ops' rules. An op to which all elements of the dim are alike (one parallel
+    or reduce factor) takes all its operands in that order: constants, and what is
+    computed from them (position ids, rotary tables), are permuted at compile time;
+    other values get a `dshard.reorder`. An op that reads positions off the dim (a
+    slice or concatenation along it, a look-up in it, a reshape that merges it) gets
+    its operand back in natural order by an inverse `dshard.reorder`, for which the
+    dim is gathered, with a remark. So nothing has to be known of an op but its
+    rule, and the program is equal before and after. Self-attention is the one op
+    that is positional and follows: `layout` and `parts` say how its rows and keys
+    lie, make the two one factor, and `dshard.cp_method` says how partition lets
+    keys meet queries.
+
+    Example: on cp=2 `%ids: tensor<4x16xi64>` gets `[{}, {"cp"} ]` and
+    `dshard.layout = #dshard.layout<zigzag>`.
+
+    **Constraints**
+    - (context_parallel_c1) the module has a mesh; some input has a sequence dim, and
+      2 cp (zigzag) or cp divides it.
+    - (context_parallel_c2) method is ring (default), all_gather or all_to_all;
+      hierarchical is refused: it is not built yet.
+    - (context_parallel_c3) layout is zigzag, contiguous or striped; neither option is
+      given without an axis cp > 1.
+    - (context_parallel_c4) no sliding window with ring; no causal attention with
+      all_gather and striped.
+    - (context_parallel_c5) no op of a backward pass, and no op with regions.
+  }];
+  let options = [
+    Option<"method", "method", "std::string", /*default=*/"\"\"",
+           "ring (default), all_gather or all_to_all">,
+    Option<"layout", "layout", "std::string", /*default=*/"\"\"",
+           "zigzag (default where an attention is causal), contiguous or striped">];
+  let dependentDialects = ["::mlir::dshard::DShardDialect"];
+}
+
 def DataParallelPass : Pass<"dshard-data-parallel", "::mlir::ModuleOp"> {
   let summary = "shard the batch of every input";
   let description = [{
