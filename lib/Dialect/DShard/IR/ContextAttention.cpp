@@ -69,9 +69,7 @@ private:
     return make.scalar(double(value), make.builder.getI64Type());
   }
   Value rankIndex() { return context.buildRankIndex(make.builder, op, axes); }
-  bool isPositional() const {
-    return op.getCausal() || int64_t(AttentionOp(op).getWindow()) >= 0;
-  }
+  bool isPositional() { return op.getCausal() || int64_t(op.getWindow()) >= 0; }
   static int64_t size(Value value, int64_t dim) {
     return DShardBuilder::typeOf(value).getDimSize(dim);
   }
