@@ -147,6 +147,56 @@ template <typename OpT> static LogicalResult verifyLogSumExp(OpT op) {
   return success();
 }
 
+ParseResult AttentionOp::parse(OpAsmParser &parser, OperationState &result) {
+  SmallVector<OpAsmParser::UnresolvedOperand> operands;
+  FunctionType type;
+  SMLoc where = parser.getCurrentLocation();
+  if (parser.parseOperandList(operands) ||
+      parser.parseOptionalAttrDict(result.attributes) ||
+      failed(verifyInherentAttrs(result.name, result.attributes,
+                                 [&] { return parser.emitError(where); })) ||
+      parser.parseColonType(type) ||
+      parser.resolveOperands(operands, type.getInputs(), where,
+                             result.operands))
+    return failure();
+  if (operands.size() < 3 || operands.size() > 5)
+    return parser.emitError(where)
+           << "has " << operands.size() << " operands, expected 3 to 5";
+  bool hasOffset = operands.size() == 5;
+  if (operands.size() == 4) {
+    auto last = dyn_cast<RankedTensorType>(type.getInput(3));
+    hasOffset = last && last.getRank() == 0;
+  }
+  bool hasPadding =
+      operands.size() == 5 || (operands.size() == 4 && !hasOffset);
+  llvm::copy(
+      ArrayRef<int32_t>({1, 1, 1, hasPadding, hasOffset}),
+      result.getOrAddProperties<Properties>().operandSegmentSizes.begin());
+  result.addTypes(type.getResults());
+  return success();
+}
+
+void AttentionOp::print(OpAsmPrinter &printer) {
+  SmallVector<StringRef> elided = {getOperandSegmentSizesAttrName()};
+  Builder builder(getContext());
+  for (auto [name, value] :
+       {std::pair<StringAttr, Attribute>{getOffsetAttrName(),
+                                         builder.getI64IntegerAttr(0)},
+        {getWindowAttrName(), builder.getI64IntegerAttr(-1)},
+        {getSoftcapAttrName(), builder.getF64FloatAttr(0)},
+        {getFullyMaskedAttrName(),
+         FullyMaskedAttr::get(getContext(), FullyMasked::zero)},
+        {getLayoutAttrName(),
+         SequenceLayoutAttr::get(getContext(), SequenceLayout::contiguous)},
+        {getPartsAttrName(), builder.getI64IntegerAttr(1)}})
+    if ((*this)->getAttr(name) == value)
+      elided.push_back(name);
+  printer << ' ' << getOperands();
+  printer.printOptionalAttrDict((*this)->getAttrs(), elided);
+  printer << " : ";
+  printer.printFunctionalType(getOperandTypes(), getResultTypes());
+}
+
 LogicalResult AttentionOp::verify() {
   // attention_c1
   if (failed(verifyAttentionOperands(*this, {{"query", getQuery()},
@@ -193,9 +243,8 @@ ShardingRule AttentionOp::getShardingRule() {
   // `parts` says that one did: rows and keys are one sequence then, dealt out
   // alike, and `partition` brings each part of the keys to all rows.
   bool isDealtOut = getParts() > 1;
-  int64_t s = rule.addFactor(n.S, positional && !isDealtOut
-                                      ? FactorKind::ring
-                                      : FactorKind::parallel);
+  int64_t s = rule.addFactor(
+      n.S, positional && !isDealtOut ? FactorKind::ring : FactorKind::parallel);
   int64_t t = isDealtOut ? s : rule.addFactor(n.T, FactorKind::ring);
   int64_t d = rule.addFactor(n.D, FactorKind::gather);
   int64_t dv = rule.addFactor(n.Dv, FactorKind::gather);

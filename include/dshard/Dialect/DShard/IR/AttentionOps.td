@@ -36,6 +36,9 @@ def DShard_AttentionOp : DShard_ComputeOp<"attention",
     - (attention_c4) a layout other than contiguous needs S = T, divided by what reorder_c1 says.
     - (attention_c5) query_offset is tensor<i64>.
   }];
+  // As every op prints; a fourth operand without dims is the query_offset.
+  let assemblyFormat = ?;
+  let hasCustomAssemblyFormat = 1;
 }
 
 def DShard_AttentionGradOp : DShard_ComputeOp<"attention_grad",
