@@ -68,18 +68,34 @@ static FailureOr<MeshAttr> parseMesh(MLIRContext &context, llvm::StringRef text,
   return MeshAttr::get(&context, axes);
 }
 
-/// Refuses, in one place, the strategies that have no passes yet.
-static LogicalResult refuseMissingStrategies(MeshAttr mesh,
-                                             MLIRContext &context) {
-  static constexpr std::pair<llvm::StringLiteral, llvm::StringLiteral>
-      missing[] = {{"pp", "pipeline"}, {"cp", "context"}};
-  for (const auto &[axis, what] : missing)
-    if (mesh.getAxisSize(axis) > 1)
-      return emitError(UnknownLoc::get(&context))
-             << "mesh axis " << axis << "=" << mesh.getAxisSize(axis) << ": "
-             << what
-             << " parallelism is not built yet; use dp_replicate, dp_shard or "
-                "tp";
+/// Refuses, in one place, what pipelines cannot do yet, and their flags where
+/// there is none.
+static LogicalResult verifyPipeline(MeshAttr mesh,
+                                    const CompileOptions &options,
+                                    MLIRContext &context) {
+  auto error = [&] { return emitError(UnknownLoc::get(&context)); };
+  llvm::StringRef split = options.pipelineSplit,
+                  schedule = options.pipelineSchedule;
+  if (!split.empty() && split != "layers" && split != "cost")
+    return error() << "--pp-split=" << split
+                   << ": a pipeline is split by 'layers' or by 'cost'";
+  static constexpr llvm::StringLiteral planned[] = {
+      "1f1b", "interleaved_1f1b", "looped_bfs",
+      "dfs",  "v_schedule",       "zero_bubble"};
+  if (llvm::is_contained(planned, schedule))
+    return error() << "--pp-schedule=" << schedule
+                   << " is not built yet; use gpipe";
+  if (!schedule.empty() && schedule != "gpipe")
+    return error() << "--pp-schedule=" << schedule
+                   << ": unknown schedule; use gpipe";
+  int64_t stages = mesh ? mesh.getAxisSize("pp") : 1;
+  if (stages == 1 && !(split.empty() && schedule.empty()))
+    return error() << (split.empty() ? "--pp-schedule" : "--pp-split")
+                   << " is for pipelines; give --mesh=pp=N";
+  if (stages > 1 && !options.train.empty())
+    return error() << "mesh axis pp=" << stages
+                   << " with --train: pipelines run forward only yet; use "
+                      "dp_replicate, dp_shard or tp";
   return success();
 }
 
@@ -145,11 +161,13 @@ static LogicalResult import(MLIRContext &context, const CompileOptions &options,
                       "phase it was written: --from=PHASE, one of "
                    << listPhases();
   FailureOr<MeshAttr> mesh = parseMesh(context, options.mesh, options.ranks);
-  if (failed(mesh) || failed(refuseMissingStrategies(*mesh, context)))
+  if (failed(mesh) || failed(verifyPipeline(*mesh, options, context)))
     return failure();
-  if (options.microBatches > 1 && options.train.empty())
+  if (options.microBatches > 1 && options.train.empty() &&
+      mesh->getAxisSize("pp") == 1)
     return error() << "--micro-batches=" << options.microBatches
-                   << " accumulates gradients; give --train=FILE";
+                   << " is for training and pipelines; give --train=FILE or "
+                      "--mesh=pp=N";
   if (!options.train.empty() && options.entry == trainStepName)
     return error() << "--entry=" << options.entry
                    << " is what --train calls its own entry point; name the "
@@ -178,10 +196,14 @@ static LogicalResult import(MLIRContext &context, const CompileOptions &options,
                          << (output ? output.getValue() : "") << "' of " << type
                          << " without elements; give at least 1";
         }
-  if (options.microBatches > 1)
-    return addMicroBatch(*module, options.model, importOptions,
-                         options.microBatches);
-  return success();
+  if (options.microBatches == 1)
+    return success();
+  return options.train.empty()
+             ? divideIntoMicroBatches(module, options.model, importOptions,
+                                      options.microBatches,
+                                      getPhasePipeline(Phase::graph, options))
+             : addMicroBatch(*module, options.model, importOptions,
+                             options.microBatches);
 }
 
 /// Parses the IR of phase `options.from`. What only the importer reads is
@@ -194,7 +216,9 @@ static LogicalResult resume(MLIRContext &context, const CompileOptions &options,
                         : !options.dimRoles.empty()  ? "--dims"
                         : !options.constants.empty() ? "--const"
                         : options.entry != "run"     ? "--entry"
-                                                     : nullptr;
+                        : options.microBatches > 1 && options.train.empty()
+                            ? "--micro-batches"
+                            : nullptr;
   if (useless)
     return error() << useless << " is for an .onnx; with --from=" << phase
                    << " sizes and names are those of '" << options.model << "'";
@@ -212,9 +236,9 @@ static LogicalResult resume(MLIRContext &context, const CompileOptions &options,
                    << "', not '" << phase
                    << "'; say --from=" << held.getValue();
   if (options.mesh.empty() && !options.ranks)
-    return success();
+    return verifyPipeline(getMesh(*module), options, context);
   FailureOr<MeshAttr> mesh = parseMesh(context, options.mesh, options.ranks);
-  if (failed(mesh) || failed(refuseMissingStrategies(*mesh, context)))
+  if (failed(mesh) || failed(verifyPipeline(*mesh, options, context)))
     return failure();
   MeshAttr held = getMesh(*module);
   if (held && held != *mesh && *options.from >= Phase::annotate)

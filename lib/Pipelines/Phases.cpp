@@ -72,9 +72,17 @@ std::string mlir::dshard::getPhasePipeline(Phase phase,
     break;
 
   //===--------------------------------------------------------------------===//
-  // train: nothing is built yet; --train is refused on the command line
+  // train: a second function, @train_step, on global types
   //===--------------------------------------------------------------------===//
   case Phase::train:
+    if (!options.train.empty())
+      passes = {
+          "dshard-build-train-step{config=" + quoted(options.train) +
+              " micro-batches=" + std::to_string(options.microBatches) + "}",
+          "dshard-decompose{ops=cross_entropy}", // its reductions may be
+                                                 // sharded
+      };
+    passes.push_back("dshard-verify-train"); // gate
     break;
 
   //===--------------------------------------------------------------------===//
@@ -87,10 +95,15 @@ std::string mlir::dshard::getPhasePipeline(Phase phase,
     };
     if (options.sequenceParallel)
       passes.push_back("dshard-sequence-parallel"); // reads the plan's marks
-    passes.insert(passes.end(), {
-                                    "dshard-data-parallel",    //
-                                    "dshard-verify-annotated", // gate
-                                });
+    passes.insert(
+        passes.end(),
+        {
+            "dshard-data-parallel", //
+            // behind the others: cp shards above tp
+            "dshard-context-parallel{method=" + quoted(options.contextMethod) +
+                " layout=" + quoted(options.contextLayout) + "}",
+            "dshard-verify-annotated", // gate
+        });
     break;
 
   //===--------------------------------------------------------------------===//
@@ -113,13 +126,14 @@ std::string mlir::dshard::getPhasePipeline(Phase phase,
   //===--------------------------------------------------------------------===//
   case Phase::local:
     passes = {
-        "dshard-split-pipeline",     // on the global program
-        "dshard-decompose-reshards", // one collective each
-        "dshard-partition",          // global to local in one conversion
-        "canonicalize",              //
-        "dshard-fold-collectives",   //
-        "dshard-bucket-collectives", // one gather per unit
-        "dshard-verify-local",       // gate
+        withOption("dshard-split-pipeline", "split",
+                   options.pipelineSplit), // on the global program
+        "dshard-decompose-reshards",       // one collective each
+        "dshard-partition",                // global to local in one conversion
+        "canonicalize",                    //
+        "dshard-fold-collectives",         //
+        "dshard-bucket-collectives",       // one gather per unit
+        "dshard-verify-local",             // gate
     };
     break;
 

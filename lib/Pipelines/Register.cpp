@@ -9,6 +9,7 @@
 #include "dshard/Transforms/Partition/Passes.h"
 #include "dshard/Transforms/Propagate/Passes.h"
 #include "dshard/Transforms/Strategy/Passes.h"
+#include "dshard/Transforms/Train/Passes.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Transforms/Passes.h"
 
@@ -21,6 +22,7 @@ void mlir::dshard::registerAllDialects(DialectRegistry &registry) {
 void mlir::dshard::registerAllPasses() {
   registerTransformsPasses(); // upstream: canonicalize and the like
   registerGraphPasses();
+  registerTrainPasses();
   registerStrategyPasses();
   registerPropagatePasses();
   registerPartitionPasses();

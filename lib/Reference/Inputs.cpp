@@ -17,6 +17,15 @@ using ::dshard::Result;
 using ::dshard::Status;
 using ::dshard::plan::DataType;
 
+/// What dshard-run starts with, too.
+static constexpr double defaultLearningRate = 1e-3;
+
+RankedTensorType mlir::dshard::withSteps(RankedTensorType type, int64_t steps) {
+  SmallVector<int64_t> shape = {steps};
+  llvm::append_range(shape, type.getShape());
+  return type.clone(shape);
+}
+
 static std::string textOf(Type type) {
   std::string text;
   llvm::raw_string_ostream(text) << type;
@@ -38,11 +47,16 @@ std::string mlir::dshard::getArgumentName(func::FuncOp function,
   Attribute name = function.getArgAttr(index, nameAttrName);
   if (WeightAttr weight = getWeight(function, index); weight && !name)
     name = weight.getName();
+  for (StringRef other : {stateAttrName, scalarAttrName})
+    if (!name)
+      name = function.getArgAttr(index, other);
   return getName(name, index);
 }
 
 std::string mlir::dshard::getResultName(func::FuncOp function, unsigned index) {
-  return getName(function.getResultAttr(index, nameAttrName), index);
+  Attribute name = function.getResultAttr(index, nameAttrName);
+  return getName(name ? name : function.getResultAttr(index, stateAttrName),
+                 index);
 }
 
 //===----------------------------------------------------------------------===//
@@ -208,7 +222,23 @@ HostTensor mlir::dshard::drawInput(func::FuncOp function, unsigned index,
     tensor.roundToElementType();
     return tensor;
   }
-  int64_t size = getIndexedSize(function.getArgument(index));
+  // Labels say themselves what they may be.
+  if (auto range =
+          function.getArgAttrOfType<DenseI64ArrayAttr>(index, rangeAttrName);
+      range && range.size() >= 2) {
+    for (int64_t i = 0; i < tensor.size(); ++i)
+      tensor.data[i] = stream.integer(i, range[0], range[1] + 1 - range[0]);
+    return tensor;
+  }
+  int64_t size = 0;
+  if (!function.isExternal())
+    size = getIndexedSize(function.getArgument(index));
+  // The body of a pipeline's entry point lies in its stages.
+  for (func::FuncOp stage : getStages(function))
+    for (unsigned i = 0; stage && i < stage.getNumArguments(); ++i)
+      if (auto position = stage.getArgAttrOfType<IntegerAttr>(i, indexAttrName);
+          position && position.getInt() == index && size == 0)
+        size = getIndexedSize(stage.getArgument(i));
   if (size > 0 && !type.getElementType().isInteger(1))
     for (int64_t i = 0; i < tensor.size(); ++i)
       tensor.data[i] = stream.integer(i, 0, size);
@@ -374,6 +404,10 @@ Status mlir::dshard::getArguments(func::FuncOp function,
     std::string name = getArgumentName(function, index);
     RankedTensorType type = getGlobalArgumentType(function, index);
     WeightAttr weight = getWeight(function, index);
+    bool isState = function.getArgAttr(index, stateAttrName) != nullptr;
+    bool isScalar = function.getArgAttr(index, scalarAttrName) != nullptr;
+    if (options.steps && !isState && !isScalar && !weight)
+      type = withSteps(type, *options.steps);
     auto given = options.given.find(name);
     if (given == options.given.end() && weight)
       given = options.given.find(weight.getName().getValue());
@@ -390,6 +424,10 @@ Status mlir::dshard::getArguments(func::FuncOp function,
       value = given->second;
     } else if (auto known = drawn.find(name); known != drawn.end()) {
       value = known->second;
+    } else if (isState || isScalar) {
+      // States start at zero; the learning rate is the only scalar.
+      value = HostTensor(type, isState ? 0 : defaultLearningRate);
+      value.roundToElementType();
     } else {
       std::optional<uint64_t> seed = options.randomSeed;
       if (auto own = options.randomInputs.find(name);

@@ -21,6 +21,9 @@ precision. A program of the local phase runs on all its ranks in one thread.
   --random-inputs[=SEED]     the same for every input that is not given
   --weights DIR              folder of the weight files (default: the model's)
   --random-weights[=SEED]    weights of docs/RandomWeights.md instead of files
+  --scalar NAME=VALUE        a scalar of the program (lr)
+  --steps N                  run N times: states go on, inputs and other outputs
+                             have a leading dim of N
   --output NAME=FILE.npy     write an output: floats as float64, or with
                              --precision=model in their type (16 bits as float32)
   --against OTHER.mlir       run both on the same inputs and compare the outputs
@@ -82,8 +85,9 @@ Parsed dshard::tool::parseCommandLine(int argc, char **argv,
       continue;
     }
     bool isKnown = false;
-    for (const char *known : {"input", "output", "weights", "against", "rtol",
-                              "atol", "precision", "entry", "ranks"})
+    for (const char *known :
+         {"input", "output", "weights", "against", "rtol", "atol", "precision",
+          "entry", "ranks", "scalar", "steps"})
       isKnown |= flag == known;
     if (!isKnown)
       return usageError("unknown flag '" + argument + "'");
@@ -100,6 +104,17 @@ Parsed dshard::tool::parseCommandLine(int argc, char **argv,
             (flag == "input" ? "FILE.npy or NAME=random" : "FILE.npy"));
       (flag == "input" ? commandLine.inputs : commandLine.outputs)
           .emplace_back(name.str(), what.str());
+    } else if (flag == "scalar") {
+      auto [name, text] = llvm::StringRef(value).split('=');
+      double number = 0;
+      if (name.empty() || !parseDouble(text.str(), number))
+        return usageError("--scalar " + value + ": write NAME=NUMBER");
+      commandLine.scalars.emplace_back(name.str(), number);
+    } else if (flag == "steps") {
+      int64_t steps = 0;
+      if (!parseInteger(value, steps, 1))
+        return usageError("--steps " + value + ": not a number of steps");
+      commandLine.steps = steps;
     } else if (flag == "weights") {
       commandLine.weights = value;
     } else if (flag == "against") {

@@ -16,6 +16,8 @@ struct CommandLine {
   std::vector<std::string> against;
   std::vector<std::pair<std::string, std::string>> inputs;  ///< NAME, what
   std::vector<std::pair<std::string, std::string>> outputs; ///< NAME, path
+  std::vector<std::pair<std::string, double>> scalars;
+  std::optional<int64_t> steps;
   std::string weights;
   std::optional<uint64_t> randomWeights, randomInputs;
   mlir::dshard::Precision precision = mlir::dshard::Precision::fp64;

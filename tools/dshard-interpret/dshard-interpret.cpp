@@ -1,6 +1,7 @@
 //===- dshard-interpret.cpp - The interpreter's main ----------------------===//
 #include "CommandLine.h"
 #include "dshard/Reference/Inputs.h"
+#include "dshard/Reference/Steps.h"
 #include "dshard/Support/Text.h"
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/IR/MLIRContext.h"
@@ -52,7 +53,9 @@ static Status findEntry(Program &program, const std::string &name) {
   SmallVector<func::FuncOp> functions;
   std::vector<std::string> names;
   for (func::FuncOp function : program.module->getOps<func::FuncOp>()) {
-    if (function.isPrivate() && function.getName() != name)
+    // The stages of a pipeline are private, and so is their entry point.
+    if (function.isPrivate() && !function->hasAttr(stagesAttrName) &&
+        function.getName() != name)
       continue;
     functions.push_back(function);
     names.push_back(function.getName().str());
@@ -96,12 +99,42 @@ static std::vector<std::string> getResultNames(func::FuncOp function) {
   return names;
 }
 
+/// What --scalar says.
+static Status readScalars(const CommandLine &commandLine, func::FuncOp function,
+                          InputOptions &options) {
+  for (const auto &[name, value] : commandLine.scalars) {
+    std::vector<std::string> known;
+    RankedTensorType type;
+    for (unsigned i = 0; i < function.getNumArguments(); ++i) {
+      auto scalar = function.getArgAttrOfType<StringAttr>(i, scalarAttrName);
+      if (!scalar)
+        continue;
+      known.push_back(scalar.getValue().str());
+      if (known.back() == name)
+        type = getGlobalArgumentType(function, i);
+    }
+    if (!type)
+      return Status::error(
+          "--scalar " + name + ": '" + function.getName().str() +
+          "' has no such scalar (there are " +
+          (known.empty() ? "none" : ::dshard::join(known, ", ")) + ")");
+    if (!std::isfinite(value))
+      return Status::error("--scalar " + name + ": " +
+                           ::dshard::formatDouble(value) + " is not finite");
+    HostTensor tensor(type, value);
+    tensor.roundToElementType();
+    options.given[name] = std::move(tensor);
+  }
+  return Status();
+}
+
 /// What --input says, with the types of `function`.
 static Status readInputs(const CommandLine &commandLine, func::FuncOp function,
                          InputOptions &options) {
   options.weights = commandLine.weights;
   options.randomSeed = commandLine.randomInputs;
   options.randomWeights = commandLine.randomWeights;
+  options.steps = commandLine.steps;
   std::vector<std::string> names = getArgumentNames(function);
   for (const auto &[name, what] : commandLine.inputs) {
     unsigned index = llvm::find(names, name) - names.begin();
@@ -122,6 +155,9 @@ static Status readInputs(const CommandLine &commandLine, func::FuncOp function,
       continue;
     }
     RankedTensorType type = getGlobalArgumentType(function, index);
+    if (options.steps && !function.getArgAttr(index, stateAttrName) &&
+        !function.getArgAttr(index, weightAttrName))
+      type = withSteps(type, *options.steps);
     if (auto weight =
             function.getArgAttrOfType<WeightAttr>(index, weightAttrName);
         weight && !weight.getTransposed())
@@ -134,7 +170,7 @@ static Status readInputs(const CommandLine &commandLine, func::FuncOp function,
       value->roundToElementType();
     options.given[name] = std::move(*value);
   }
-  return Status();
+  return readScalars(commandLine, function, options);
 }
 
 static void printValues(const HostTensor &tensor, ArrayRef<int64_t> shape,
@@ -247,8 +283,12 @@ static int runPrograms(const CommandLine &commandLine) {
             getArguments(program.function, options, drawn, arguments);
         !status)
       return fail(program.path + ": " + status.message());
-    return failed(interpret(program.function, arguments, commandLine.precision,
-                            program.results));
+    return failed(commandLine.steps
+                      ? interpretSteps(program.function, arguments,
+                                       *commandLine.steps,
+                                       commandLine.precision, program.results)
+                      : interpret(program.function, arguments,
+                                  commandLine.precision, program.results));
   };
   auto checkRanks = [&](Program &program) -> int {
     MeshAttr mesh = getMesh(*program.module);

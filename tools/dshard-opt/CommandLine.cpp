@@ -29,9 +29,22 @@ sharding
   --ranks=N               infer dp_shard as N / (the other axes)
   --tp-plan=NAME|FILE     built-in plan, or JSON from module paths to styles
   --sequence-parallel     shard the residual stream on the sequence over tp
+  --cp-method=METHOD      how keys meet queries over cp: ring (default), all_gather
+                          or all_to_all
+  --cp-layout=LAYOUT      order of the sequence over cp: zigzag (default where attention
+                          is causal), contiguous or striped
   --fsdp=MODE             none, optimizer, gradients or parameters (the default
                           where dp_shard > 1): what is stored sharded
   --fsdp-unit=GLOB        modules that are gathered at once (default: the layers)
+training
+  --train=FILE            add the entry point train_step: loss, gradients, AdamW; FILE is
+                          JSON with the keys loss, logits, labels, ignore_index,
+                          shift_labels, optimizer, clip_norm, nonfinite, outputs
+  --micro-batches=N       accumulate gradients over N parts of the batch
+pipeline
+  --pp-split=HOW          divide the model over pp by layers (default) or by cost
+  --pp-schedule=gpipe     order of the micro-batches on each stage
+  --micro-batches=N       the batch goes through the stages in N parts (default 1)
 output
   --to=PHASE              stop after a phase and print MLIR; phases:
                           )"
@@ -50,6 +63,9 @@ examples
   dshard-opt llama.onnx --dim batch=2 --dim seq=128 --mesh=tp=4 -o llama.dsplan
   dshard-opt llama.onnx --dim batch=2 --dim seq=128 --mesh=dp_shard=2,tp=2 --sequence-parallel
   dshard-opt llama.onnx --dim batch=2 --dim seq=128 --to=graph | less
+  dshard-opt llama.onnx --dim batch=2 --dim seq=512 --mesh=cp=2 --cp-method=ring
+  echo '{"shift_labels": true, "clip_norm": 1.0}' > train.json
+  dshard-opt char.onnx --dim batch=8 --dim seq=128 --mesh=dp_shard=2,tp=2 --train=train.json --micro-batches=2
   dshard-run llama.dsplan --random-weights --input input_ids=random --input attention_mask=random
 
 exit status: 0 done, 1 the model or the configuration is wrong, 2 the command line is wrong
@@ -59,12 +75,6 @@ exit status: 0 done, 1 the model or the configuration is wrong, 2 the command li
 namespace {
 /// Flags that exist in the design and have no implementation yet.
 constexpr std::pair<llvm::StringLiteral, llvm::StringLiteral> unbuiltFlags[] = {
-    {"cp-method", "context parallelism"},
-    {"cp-layout", "context parallelism"},
-    {"pp-split", "pipeline parallelism"},
-    {"pp-schedule", "pipeline parallelism"},
-    {"micro-batches", "micro-batching"},
-    {"train", "training"},
     {"pack-weights", "packing weights into the plan"},
     {"hash-weights", "hashing whole weights"},
 };
@@ -204,6 +214,19 @@ Parsed parseCommandLine(int argc, char **argv, CommandLine &commandLine) {
       if (!take())
         return missing();
       options.tensorParallelPlan = value.str();
+    } else if (flag == "cp-method") {
+      if (!take())
+        return missing();
+      options.contextMethod = value.str();
+    } else if (flag == "cp-layout") {
+      if (!take())
+        return missing();
+      options.contextLayout = value.str();
+    } else if (flag == "pp-split" || flag == "pp-schedule") {
+      if (!take() || value.empty())
+        return missing();
+      (flag == "pp-split" ? options.pipelineSplit : options.pipelineSchedule) =
+          value.str();
     } else if (flag == "fsdp") {
       if (!take())
         return missing();
@@ -212,6 +235,18 @@ Parsed parseCommandLine(int argc, char **argv, CommandLine &commandLine) {
       if (!take())
         return missing();
       options.fsdpUnit = value.str();
+    } else if (flag == "train") {
+      if (!take())
+        return missing();
+      if (value.empty())
+        return missing();
+      options.train = value.str();
+    } else if (flag == "micro-batches") {
+      if (!take())
+        return missing();
+      if (!parseSize(value, options.microBatches) || options.microBatches < 1)
+        return usageError("--micro-batches=" + value +
+                          ": not a number of micro-batches");
     } else if (flag == "target") {
       if (!take())
         return missing();

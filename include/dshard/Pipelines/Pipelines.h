@@ -55,8 +55,15 @@ struct CompileOptions {
   std::string entry = "run";
   std::string tensorParallelPlan; ///< name or file; empty: built-in
   bool sequenceParallel = false;
-  std::string fsdp;     ///< mode; empty: parameters where dp_shard > 1
-  std::string fsdpUnit; ///< glob of module paths; empty: the layers
+  std::string train;         ///< JSON file; empty: no training
+  int64_t microBatches = 1;  ///< parts of the batch per step
+  std::string contextMethod; ///< ring, all_gather, all_to_all; empty: ring
+  std::string
+      contextLayout; ///< zigzag, contiguous, striped; empty: as masks ask
+  std::string pipelineSplit;    ///< layers or cost; empty: layers
+  std::string pipelineSchedule; ///< gpipe; empty: gpipe
+  std::string fsdp;             ///< mode; empty: parameters where dp_shard > 1
+  std::string fsdpUnit;         ///< glob of module paths; empty: the layers
   std::string target = "cpu:native";
   std::optional<Phase> from;
   Phase to = Phase::plan;

@@ -16,8 +16,8 @@
 
 namespace mlir::dshard {
 
-/// How the argument is called on the command line: `dshard.name`, else the
-/// weight's name, else its index.
+/// How the argument is called on the command line: `dshard.name`, else the name
+/// of its weight, state or scalar, else its index.
 std::string getArgumentName(func::FuncOp function, unsigned index);
 std::string getResultName(func::FuncOp function, unsigned index);
 
@@ -30,11 +30,18 @@ struct InputOptions {
   std::optional<uint64_t> randomSeed;
   /// Seed of weights with external data; none: they are read.
   std::optional<uint64_t> randomWeights;
+  /// Number of steps: inputs, but neither states nor scalars, have it as a
+  /// leading dim.
+  std::optional<int64_t> steps;
   /// Folder of the weight files; empty: that of the module's `dshard.model`.
   std::string weights;
 };
 
-/// The global value of every argument. Inputs that `drawn` already holds by
+/// The type with a leading step dim.
+RankedTensorType withSteps(RankedTensorType type, int64_t steps);
+
+/// The global value of every argument. States that are no weight start at zero,
+/// the learning rate at 1e-3. Inputs that `drawn` already holds by
 /// name are taken from there, and newly drawn ones are added, so that a second
 /// program sees the same inputs. A padded argument is filled up with zeros.
 ::dshard::Status getArguments(func::FuncOp function,
