@@ -1,6 +1,8 @@
 """Run dshard's command line and onnxruntime; used by the tests and by the demo."""
 
 import dataclasses
+import importlib.machinery
+import importlib.util
 import json
 import os
 import pathlib
@@ -68,6 +70,17 @@ def run(tool, *arguments, **options):
         said = "\n".join(line[:1000] for line in done.stderr.splitlines()[:12])
         raise CommandFailed(f"{text}\nexit status {done.status}\n{said}")
     return done
+
+
+def script(name):
+    """A script of scripts/, as a module."""
+    loader = importlib.machinery.SourceFileLoader(
+        name.replace("-", "_"), str(ROOT / "scripts" / name)
+    )
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
 
 
 def fill_weights(model, seed=0):

@@ -1,0 +1,334 @@
+"""@train_step: gradients, clipping, AdamW and accumulation against PyTorch and formulas, in the
+interpreter in fp64; and the refusals of --train.
+
+The PyTorch values are in test/models/*-training.npz, made by scripts/training-reference.
+"""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import tools
+
+ALL_OUTPUTS = ["loss", "grad_norm", "gradients"]
+
+
+def write_config(folder, **keys):
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "train.json"
+    path.write_text(json.dumps(keys))
+    return path
+
+
+def compile_step(model, config, folder, dims, *flags, mesh="", to="train"):
+    out = folder / f"{model.stem}-{to}.mlir"
+    arguments = tools.compile_arguments(model, mesh, dims)
+    tools.run("dshard-opt", *arguments, f"--train={config}", *flags, f"--to={to}", "-o", out)
+    return out
+
+
+def interpret(program, inputs, outputs, folder, *flags):
+    """dshard-interpret on @train_step: the named outputs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = [program, "--entry=train_step"]
+    for name, array in inputs.items():
+        np.save(folder / f"in-{name}.npy", array)
+        arguments += ["--input", f"{name}={folder / f'in-{name}.npy'}"]
+    for name in outputs:
+        arguments += ["--output", f"{name}={folder / f'out-{name}.npy'}"]
+    tools.run("dshard-interpret", *arguments, *flags)
+    return {name: np.load(folder / f"out-{name}.npy") for name in outputs}
+
+
+CASES = {
+    # shift_labels, logits, dims, globs without weight decay
+    "mlp": (False, "y", {"batch": 16}, ["*.bias"]),
+    "llama-small": (True, "logits", {"batch": 4, "seq": 16}, ["*norm.weight"]),
+}
+
+
+@pytest.fixture(scope="module")
+def pytorch_steps(filled, tmp_path_factory):
+    """pytorch_steps(NAME): PyTorch's values, and ours for the same steps."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            folder = tmp_path_factory.mktemp(name)
+            shift, logits, dims, no_decay = CASES[name]
+            config = write_config(
+                folder,
+                logits=logits,
+                shift_labels=shift,
+                optimizer={"betas": [0.9, 0.98], "weight_decay": 0.1, "no_decay": no_decay},
+                clip_norm=0.5,
+                outputs=ALL_OUTPUTS,
+            )
+            with np.load(tools.MODELS / f"{name}-training.npz") as file:
+                theirs = {key: file[key] for key in file.files}
+            program = compile_step(filled(name), config, folder, dims)
+            inputs = {key[3:]: theirs[key] for key in theirs if key.startswith("in.")}
+            parameters = [key[6:] for key in theirs if key.startswith("param.")]
+            outputs = ["loss", "grad_norm"] + parameters
+            outputs += [f"{parameter}.grad" for parameter in parameters]
+            steps = len(theirs["loss"])
+            ours = interpret(
+                program, inputs, outputs, folder, f"--steps={steps}", "--scalar=lr=0.01"
+            )
+            made[name] = theirs, ours, parameters
+        return made[name]
+
+    return get
+
+
+def sampled(array, theirs):
+    """The elements that scripts/training-reference kept."""
+    return array.reshape(-1)[np.linspace(0, array.size - 1, theirs.size).astype(int)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_loss_and_norm_are_pytorchs(pytorch_steps, name):
+    theirs, ours, _ = pytorch_steps(name)
+    for key in ("loss", "grad_norm"):
+        assert ours[key].shape == theirs[key].shape
+        np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_are_pytorchs(pytorch_steps, name):
+    theirs, ours, parameters = pytorch_steps(name)
+    for parameter in parameters:
+        expected = theirs[f"grad.{parameter}"]
+        got = sampled(ours[f"{parameter}.grad"][0], expected)
+        scale = np.abs(ours[f"{parameter}.grad"][0]).max()
+        assert scale > 0, parameter
+        assert np.abs(got - expected).max() <= 1e-6 * scale, parameter
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_parameters_after_steps_are_pytorchs(pytorch_steps, name):
+    theirs, ours, parameters = pytorch_steps(name)
+    for parameter in parameters:
+        expected = theirs[f"param.{parameter}"]
+        got = sampled(ours[parameter], expected)
+        assert np.abs(got - expected).max() <= 1e-5, parameter
+
+
+def test_micro_batches_give_the_same_step(filled, tmp_path):
+    """Four micro-batches against one batch: loss, gradients and new states in fp64."""
+    config = write_config(tmp_path, shift_labels=True, clip_norm=0.5, outputs=ALL_OUTPUTS)
+    dims = {"batch": 8, "seq": 8}
+    whole = compile_step(filled("llama-small"), config, tmp_path / "1", dims)
+    parts = compile_step(
+        filled("llama-small"), config, tmp_path / "4", dims, "--micro-batches=4"
+    )
+    assert "dshard.repeat 4" in parts.read_text()
+    # Valid labels differ from one micro-batch to the next.
+    labels = np.random.default_rng(1).integers(0, 256, (8, 8))
+    labels[3, 2:] = -100
+    labels[5] = -100
+    np.save(tmp_path / "labels.npy", labels)
+    done = tools.run(
+        "dshard-interpret", whole, "--against", parts, "--entry=train_step", "--random-inputs",
+        "--input", f"labels={tmp_path / 'labels.npy'}",
+    )
+    assert "DIFFERENT" not in done.stdout and "loss" in done.stdout
+
+
+def adamw(values, gradients, lr, betas, eps, weight_decay):
+    """Loshchilov and Hutter's formula, in float64."""
+    m = v = np.zeros_like(values)
+    for step, g in enumerate(gradients, start=1):
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g * g
+        m_hat, v_hat = m / (1 - betas[0] ** step), v / (1 - betas[1] ** step)
+        values = values - lr * (m_hat / (np.sqrt(v_hat) + eps) + weight_decay * values)
+    return values
+
+
+def mlp_steps(steps, seed=3):
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((steps, 16, 64)).astype(np.float32)
+    return {"x": x, "labels": random.integers(0, 64, (steps, 16))}
+
+
+def check_adamw(outputs, first, lr, weight_decay, tolerance=1e-6):
+    """100 steps against the formula, from the gradients that were given."""
+    scale = np.minimum(1, 1.0 / (outputs["grad_norm"].astype(np.float64) + 1e-6))
+    assert (scale < 1).any(), "the clipping was never needed"
+    for name, value in first.items():
+        gradients = outputs[f"{name}.grad"].astype(np.float64)
+        gradients *= scale.reshape([-1] + [1] * (gradients.ndim - 1))
+        expected = adamw(
+            value.astype(np.float64), gradients, lr, (0.9, 0.999), 1e-8,
+            0 if name.endswith("bias") else weight_decay,
+        )
+        assert np.abs(outputs[name] - expected).max() <= tolerance, name
+
+
+def initial_mlp(model):
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(str(model)).graph
+    return {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+
+
+def test_adamw_is_its_formula_after_100_steps(filled, tmp_path):
+    """In the model's own precision, with clipping and decay."""
+    config = write_config(
+        tmp_path,
+        logits="y",
+        optimizer={"weight_decay": 0.1, "no_decay": ["*.bias"]},
+        clip_norm=1.0,
+        outputs=ALL_OUTPUTS,
+    )
+    program = compile_step(filled("mlp"), config, tmp_path, {"batch": 16})
+    first = initial_mlp(filled("mlp"))
+    outputs = ["grad_norm"] + list(first) + [f"{name}.grad" for name in first]
+    ours = interpret(
+        program, mlp_steps(100), outputs, tmp_path, "--steps=100", "--precision=model"
+    )
+    check_adamw(ours, first, np.float32(1e-3), 0.1)
+
+
+def test_a_gradient_that_is_not_finite_writes_nothing(filled, tmp_path):
+    config = write_config(tmp_path, logits="y", nonfinite="skip")
+    program = compile_step(filled("mlp"), config, tmp_path, {"batch": 16})
+    inputs = {key: value[0] for key, value in mlp_steps(1).items()}
+    inputs["x"][2, 5] = np.inf
+    first = initial_mlp(filled("mlp"))
+    ours = interpret(program, inputs, list(first) + ["step", "nonfinite.skip"], tmp_path)
+    assert not np.isfinite(ours["nonfinite.skip"]).all()
+    assert ours["step"] == 0
+    for name, value in first.items():
+        assert np.array_equal(ours[name], value), name
+
+
+REFUSED_CONFIGS = [
+    ({"lr": 1}, "unknown key 'lr'; the keys are loss, logits, labels, ignore_index,"),
+    ({"optimizer": {"beta": 0.9}}, "unknown key 'optimizer.beta'; the keys are name, betas,"),
+    ({"loss": "mse"}, "key 'loss' is \"mse\", expected cross_entropy"),
+    ({"logits": "out"}, "the model has no output 'out' for the loss; its outputs are y"),
+    ({"logits": 3}, "key 'logits' is 3, expected a name"),
+    ({"labels": "x"}, "the model has an argument 'x' already"),
+    ({"shift_labels": True}, "shift_labels needs floats .batch, sequence, classes."),
+    ({"shift_labels": 1}, "key 'shift_labels' is 1, expected true or false"),
+    ({"ignore_index": 0.5}, "key 'ignore_index' is 0.5, expected a whole number"),
+    ({"optimizer": {"name": "sgd"}}, "key 'optimizer.name' is \"sgd\", expected adamw"),
+    ({"optimizer": {"betas": [0.9, 1]}}, "key 'optimizer.betas' is 1, expected two numbers in"),
+    ({"optimizer": {"betas": [0.9]}}, "key 'optimizer.betas' is .0.9., expected .beta1, beta2."),
+    ({"optimizer": {"eps": 0}}, "key 'optimizer.eps' is 0, expected a number > 0"),
+    ({"optimizer": {"weight_decay": -1}}, "key 'optimizer.weight_decay' is -1"),
+    ({"optimizer": {"no_decay": ["*.gamma"]}}, "'\\*.gamma' of no_decay matches no parameter"),
+    ({"optimizer": {"no_decay": ["[a"]}}, "has the glob '.a'"),
+    ({"clip_norm": 0}, "key 'clip_norm' is 0, expected a number > 0"),
+    ({"nonfinite": "ignore"}, "key 'nonfinite' is \"ignore\", expected stop or skip"),
+    ({"outputs": ["loss", "logits"]}, "key 'outputs' is \"logits\", expected loss or grad_norm"),
+    ({"outputs": ["loss", "loss"]}, "key 'outputs' names loss twice"),
+    ([], "expected an object"),
+]
+
+
+@pytest.mark.parametrize("keys,message", REFUSED_CONFIGS, ids=lambda value: str(value)[:40])
+def test_bad_configuration_is_refused(tmp_path, keys, message):
+    path = tmp_path / "train.json"
+    if isinstance(keys, dict):
+        keys = {"logits": "y", **keys}
+    path.write_text(json.dumps(keys))
+    refused(start_train(path, "--to=train"), message)
+
+
+def start_train(config, *flags, model="mlp", dims=(("batch", 16),)):
+    arguments = tools.compile_arguments(tools.MODELS / f"{model}.onnx", dims=dims)
+    return tools.start("dshard-opt", *arguments, f"--train={config}", *flags)
+
+
+def refused(done, message):
+    assert done.status == 1, f"exit status {done.status}\n{done.stderr}"
+    assert len(done.lines()) == 1, done.stderr
+    assert re.search(message, done.lines()[0]), done.stderr
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+    (tmp_path / "train.json").write_text('{"logits": "y", "clip_norm": 1e999}')
+    refused(start_train(tmp_path / "train.json", "--to=train"), "key 'clip_norm' is")
+
+
+def test_missing_and_broken_files_are_refused(tmp_path):
+    refused(start_train(tmp_path / "none.json", "--to=train"), "none.json")
+    refused(start_train(tmp_path, "--to=train"), "is a folder; give a JSON file")
+    (tmp_path / "train.json").write_text('{"loss": ')
+    refused(start_train(tmp_path / "train.json", "--to=train"), "is not JSON")
+
+
+def test_micro_batches_that_do_not_suit_are_refused(tmp_path):
+    config = write_config(tmp_path, logits="y")
+    refused(
+        start_train(config, "--to=train", "--micro-batches=3"),
+        "--micro-batches=3: does not divide the batch of 16 \\(dim 'batch' of input 'x'\\)",
+    )
+    done = tools.start(
+        "dshard-opt", tools.MODELS / "mlp.onnx", "--dim", "batch=16", "--micro-batches=2",
+        "--to=train",
+    )
+    refused(done, "--micro-batches=2 is for training and pipelines; give --train=FILE")
+    assert start_train(config, "--to=train", "--micro-batches=0").status == 2
+    # The model of one micro-batch comes from the importer.
+    graph = tmp_path / "graph.mlir"
+    tools.run(
+        "dshard-opt", tools.MODELS / "mlp.onnx", "--dim", "batch=16", "--to=graph", "-o", graph
+    )
+    done = tools.start(
+        "dshard-opt", graph, "--from=graph", "--to=train", f"--train={config}", "--micro-batches=2"
+    )
+    refused(done, "--micro-batches=2: the module is for 1; start from the .onnx")
+
+
+def test_training_flags_after_their_phase_are_refused(tmp_path):
+    config = write_config(tmp_path, logits="y")
+    program = tmp_path / "train.mlir"
+    tools.run(
+        "dshard-opt", tools.MODELS / "mlp.onnx", "--dim", "batch=16", "--to=train", "-o", program
+    )
+    done = tools.start("dshard-opt", program, "--from=train", "--to=local", f"--train={config}")
+    refused(done, "--train belongs to the phase train; with --from=train it is over")
+
+
+def test_16_bit_parameters_are_refused(tmp_path):
+    config = write_config(tmp_path)
+    done = start_train(
+        config, "--to=train", model="llama-small-bf16", dims=(("batch", 2), ("seq", 8))
+    )
+    refused(done, "parameter 'model.embed_tokens.weight' is .*bf16.*; training needs f32")
+
+
+def test_a_training_entry_of_the_users_is_refused(tmp_path):
+    config = write_config(tmp_path, logits="y")
+    refused(start_train(config, "--to=train", "--entry=train_step"), "--entry=train_step is what")
+
+
+def test_labels_of_the_wrong_shape_are_refused(tmp_path):
+    config = write_config(tmp_path, logits="y")
+    program = tmp_path / "train.mlir"
+    tools.run(
+        "dshard-opt", tools.MODELS / "mlp.onnx", "--dim", "batch=16", f"--train={config}",
+        "--to=train", "-o", program,
+    )
+    np.save(tmp_path / "labels.npy", np.zeros((16, 64), np.int64))
+    done = tools.start(
+        "dshard-interpret", program, "--entry=train_step", "--random-weights", "--random-inputs",
+        "--input", f"labels={tmp_path / 'labels.npy'}",
+    )
+    refused(done, "labels.npy: holds 16x64x.*, the input is tensor<16xi64>")
+
+
+def test_a_learning_rate_that_is_not_finite_is_refused(filled, tmp_path):
+    config = write_config(tmp_path, logits="y")
+    program = compile_step(filled("mlp"), config, tmp_path, {"batch": 16})
+    done = tools.start(
+        "dshard-interpret", program, "--entry=train_step", "--random-inputs", "--scalar=lr=nan"
+    )
+    refused(done, "--scalar lr: nan is not finite")
