@@ -18,19 +18,61 @@ static RankedTensorType getGlobalType(Attribute attr, Type type) {
   return cast<RankedTensorType>(type);
 }
 
-RankedTensorType mlir::dshard::getGlobalArgumentType(func::FuncOp function,
-                                                     unsigned index) {
+/// Global types of one run of the function: of one micro-batch.
+static RankedTensorType getArgumentTypeOfRun(func::FuncOp function,
+                                             unsigned index) {
   return getGlobalType(
       isSpmd(function) ? function.getArgAttr(index, globalAttrName) : nullptr,
       function.getArgumentTypes()[index]);
 }
 
-RankedTensorType mlir::dshard::getGlobalResultType(func::FuncOp function,
-                                                   unsigned index) {
+static RankedTensorType getResultTypeOfRun(func::FuncOp function,
+                                           unsigned index) {
   return getGlobalType(isSpmd(function)
                            ? function.getResultAttr(index, globalAttrName)
                            : nullptr,
                        function.getResultTypes()[index]);
+}
+
+static int64_t getMicroBatches(func::FuncOp function) {
+  auto count = function->getAttrOfType<IntegerAttr>(microBatchesAttrName);
+  return count ? std::max<int64_t>(count.getInt(), 1) : 1;
+}
+
+static RankedTensorType withWholeBatch(RankedTensorType type, bool isBatched,
+                                       func::FuncOp function) {
+  if (!isBatched || type.getRank() == 0)
+    return type;
+  SmallVector<int64_t> shape(type.getShape());
+  shape[0] *= getMicroBatches(function);
+  return type.clone(shape);
+}
+
+RankedTensorType mlir::dshard::getGlobalArgumentType(func::FuncOp function,
+                                                     unsigned index) {
+  return withWholeBatch(
+      getArgumentTypeOfRun(function, index),
+      function.getArgAttr(index, microBatchedAttrName) != nullptr, function);
+}
+
+RankedTensorType mlir::dshard::getGlobalResultType(func::FuncOp function,
+                                                   unsigned index) {
+  return withWholeBatch(
+      getResultTypeOfRun(function, index),
+      function.getResultAttr(index, microBatchedAttrName) != nullptr, function);
+}
+
+SmallVector<func::FuncOp> mlir::dshard::getStages(func::FuncOp function) {
+  SmallVector<func::FuncOp> stages;
+  auto names = function->getAttrOfType<ArrayAttr>(stagesAttrName);
+  auto module = function->getParentOfType<ModuleOp>();
+  if (names && module)
+    for (Attribute name : names)
+      stages.push_back(isa<StringAttr>(name)
+                           ? module.lookupSymbol<func::FuncOp>(
+                                 cast<StringAttr>(name).getValue())
+                           : func::FuncOp());
+  return stages;
 }
 
 //===----------------------------------------------------------------------===//
@@ -216,6 +258,62 @@ LogicalResult Interpreter::runFused(FusedOp op, Ranks ranks) {
   return success();
 }
 
+/// The number of the stage that an op belongs to.
+static int64_t getStageOf(Operation *op) {
+  auto stage = op->getParentOfType<func::FuncOp>()->getAttrOfType<IntegerAttr>(
+      stageAttrName);
+  return stage ? stage.getInt() : 0;
+}
+
+int64_t Interpreter::getSelf(Operation *op, int64_t rank) const {
+  return mesh ? rank : getStageOf(op);
+}
+
+int64_t Interpreter::getPeer(Operation *op, int64_t rank, int64_t peer) const {
+  return mesh ? mesh.getGroup(rank, getAxesOf(op))[peer] : peer;
+}
+
+LogicalResult Interpreter::runSend(SendOp op, Ranks ranks) {
+  for (int64_t rank : ranks)
+    messages[{getSelf(op, rank), getPeer(op, rank, op.getTo()),
+              static_cast<int64_t>(op.getTag())}]
+        .push_back(values[rank].lookup(op.getInput()));
+  return success();
+}
+
+LogicalResult Interpreter::runRecv(RecvOp op, Ranks ranks) {
+  RankTensor result;
+  for (int64_t rank : ranks) {
+    int64_t from = getPeer(op, rank, op.getFrom());
+    std::deque<SharedTensor> &queue =
+        messages[{from, getSelf(op, rank), static_cast<int64_t>(op.getTag())}];
+    if (queue.empty())
+      return op->emitOpError()
+             << (mesh ? "rank " : "stage ") << getSelf(op, rank)
+             << " waits for ever: " << from << " has sent nothing with tag "
+             << op.getTag();
+    if (queue.front()->type != op.getResult().getType())
+      return op->emitOpError()
+             << (mesh ? "rank " : "stage ") << getSelf(op, rank) << " receives "
+             << queue.front()->type << ", expected "
+             << op.getResult().getType();
+    result.push_back(queue.front());
+    queue.pop_front();
+  }
+  set(op.getResult(), result, ranks);
+  return success();
+}
+
+LogicalResult Interpreter::checkReceived(func::FuncOp function) const {
+  for (const auto &[channel, queue] : messages)
+    if (!queue.empty())
+      return function.emitError()
+             << "value with tag " << std::get<2>(channel) << " sent by "
+             << (mesh ? "rank " : "stage ") << std::get<0>(channel) << " to "
+             << std::get<1>(channel) << " is never received";
+  return success();
+}
+
 LogicalResult Interpreter::runOp(Operation *op, Ranks ranks) {
   if (isCollective(op) || isa<LocalSliceOp, RankIndexOp>(op)) {
     if (!mesh || !isSpmd(op->getParentOfType<func::FuncOp>()))
@@ -238,11 +336,8 @@ LogicalResult Interpreter::runOp(Operation *op, Ranks ranks) {
       .Case([&](RepeatOp op) { return runRepeat(op, ranks); })
       .Case([&](IfOp op) { return runIf(op, ranks); })
       .Case([&](FusedOp op) { return runFused(op, ranks); })
-      .Case<SendOp, RecvOp>([&](Operation *op) {
-        return op->emitOpError(
-            "pipeline stages are not interpreted yet; interpret a program "
-            "without pp, or an earlier phase");
-      })
+      .Case([&](SendOp op) { return runSend(op, ranks); })
+      .Case([&](RecvOp op) { return runRecv(op, ranks); })
       .Default([&](Operation *op) { return runCompute(op, ranks); });
 }
 
@@ -261,10 +356,15 @@ LogicalResult Interpreter::runBlock(Block &block, Ranks ranks,
 LogicalResult Interpreter::run(func::FuncOp function,
                                ArrayRef<RankTensor> arguments,
                                SmallVectorImpl<RankTensor> &results) {
+  return run(function, llvm::to_vector(llvm::seq<int64_t>(0, values.size())),
+             arguments, results);
+}
+
+LogicalResult Interpreter::run(func::FuncOp function, ArrayRef<int64_t> ranks,
+                               ArrayRef<RankTensor> arguments,
+                               SmallVectorImpl<RankTensor> &results) {
   if (function.isExternal() || !function.getBody().hasOneBlock())
     return function.emitOpError("needs a body of one block");
-  SmallVector<int64_t> ranks =
-      llvm::to_vector(llvm::seq<int64_t>(0, values.size()));
   Block &body = function.getBody().front();
   set(body.getArguments(), arguments, ranks);
   return runBlock(body, ranks, results);
@@ -301,25 +401,17 @@ static ShardingAttr getShardingOrReplicated(Attribute attr,
   return ShardingAttr::getReplicated(type.getContext(), type.getRank());
 }
 
-static LogicalResult interpretLocal(func::FuncOp function,
-                                    ArrayRef<HostTensor> arguments,
-                                    Precision precision,
-                                    SmallVectorImpl<HostTensor> &results) {
-  MeshAttr mesh = getMesh(function);
-  if (!mesh)
-    return function.emitOpError(
-        "has dshard.spmd, but its module has no dshard.mesh");
-  SmallVector<RankTensor> operands, outputs;
+/// What each rank holds of the arguments of an SPMD function.
+static LogicalResult scatterArguments(func::FuncOp function, MeshAttr mesh,
+                                      ArrayRef<HostTensor> arguments,
+                                      SmallVectorImpl<RankTensor> &operands) {
   for (auto [index, argument] : llvm::enumerate(arguments)) {
     auto emitError = [&, index = index] {
       return function.emitOpError("argument ") << index << ": ";
     };
     ShardingAttr sharding = getShardingOrReplicated(
         function.getArgAttr(index, shardingAttrName), argument.type);
-    FailureOr<RankTensor> local =
-        scatter(reorderAtBoundary(argument, function.getArgAttrDict(index),
-                                  mesh, /*inverse=*/false),
-                sharding, mesh, emitError);
+    FailureOr<RankTensor> local = scatter(argument, sharding, mesh, emitError);
     if (failed(local))
       return failure();
     Type type = function.getArgumentTypes()[index];
@@ -329,30 +421,195 @@ static LogicalResult interpretLocal(func::FuncOp function,
                          << local->front()->type;
     operands.push_back(std::move(*local));
   }
+  return success();
+}
+
+/// The global value of result `index` of an SPMD function.
+static FailureOr<HostTensor> gatherResult(func::FuncOp function, MeshAttr mesh,
+                                          unsigned index,
+                                          const RankTensor &output) {
+  RankedTensorType global = getResultTypeOfRun(function, index);
+  ShardingAttr sharding = getShardingOrReplicated(
+      function.getResultAttr(index, shardingAttrName), global);
+  return gather(output, global, sharding, mesh, [&] {
+    return function.emitOpError("result ") << index << ": ";
+  });
+}
+
+static LogicalResult interpretLocal(func::FuncOp function,
+                                    ArrayRef<HostTensor> arguments,
+                                    Precision precision,
+                                    SmallVectorImpl<HostTensor> &results) {
+  MeshAttr mesh = getMesh(function);
+  if (!mesh)
+    return function.emitOpError(
+        "has dshard.spmd, but its module has no dshard.mesh");
+  SmallVector<RankTensor> operands, outputs;
+  if (failed(scatterArguments(function, mesh, arguments, operands)))
+    return failure();
   Interpreter interpreter(mesh, mesh.getNumRanks(), precision);
   if (failed(interpreter.run(function, operands, outputs)))
     return failure();
   for (auto [index, output] : llvm::enumerate(outputs)) {
-    RankedTensorType global = getGlobalResultType(function, index);
-    ShardingAttr sharding = getShardingOrReplicated(
-        function.getResultAttr(index, shardingAttrName), global);
-    FailureOr<HostTensor> result =
-        gather(output, global, sharding, mesh, [&, index = index] {
-          return function.emitOpError("result ") << index << ": ";
-        });
+    FailureOr<HostTensor> result = gatherResult(function, mesh, index, output);
     if (failed(result))
       return failure();
-    results.push_back(reorderAtBoundary(
-        *result, function.getResultAttrDict(index), mesh, /*inverse=*/true));
+    results.push_back(std::move(*result));
   }
   return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Pipelines and micro-batches
+//===----------------------------------------------------------------------===//
+
+/// Position in the entry point's signature; `fallback` where nothing says so.
+static unsigned getPosition(Attribute attribute, unsigned fallback) {
+  auto position = dyn_cast_if_present<IntegerAttr>(attribute);
+  return position ? static_cast<unsigned>(position.getInt()) : fallback;
+}
+
+/// One stage, on its ranks. `interpreter` holds what other stages have sent.
+static LogicalResult interpretStage(func::FuncOp stage, int64_t coordinate,
+                                    MeshAttr mesh, Interpreter &interpreter,
+                                    ArrayRef<HostTensor> arguments,
+                                    MutableArrayRef<HostTensor> results) {
+  SmallVector<HostTensor> own;
+  for (unsigned i = 0; i < stage.getNumArguments(); ++i) {
+    unsigned position = getPosition(stage.getArgAttr(i, indexAttrName), i);
+    if (position >= arguments.size())
+      return stage.emitOpError("argument ")
+             << i << " is at position " << position << " of "
+             << arguments.size();
+    own.push_back(arguments[position]);
+  }
+  SmallVector<RankTensor> operands, outputs;
+  SmallVector<int64_t> ranks = {0}; // a global program has one
+  auto pp = AxisRefAttr::get(stage.getContext(), "pp");
+  if (!isSpmd(stage)) {
+    for (const HostTensor &argument : own)
+      operands.push_back({std::make_shared<HostTensor>(argument)});
+  } else {
+    ranks.clear();
+    for (int64_t rank = 0; rank < mesh.getNumRanks(); ++rank)
+      if (mesh.getIndexIn(rank, {pp}) == coordinate)
+        ranks.push_back(rank);
+    SmallVector<RankTensor> everywhere;
+    if (failed(scatterArguments(stage, mesh, own, everywhere)))
+      return failure();
+    for (const RankTensor &argument : everywhere) {
+      RankTensor &operand = operands.emplace_back();
+      for (int64_t rank : ranks)
+        operand.push_back(argument[rank]);
+    }
+  }
+  if (failed(interpreter.run(stage, ranks, operands, outputs)))
+    return failure();
+  for (auto [index, output] : llvm::enumerate(outputs)) {
+    unsigned position =
+        getPosition(stage.getResultAttr(index, indexAttrName), index);
+    if (position >= results.size())
+      return stage.emitOpError("result ")
+             << index << " is at position " << position << " of "
+             << results.size();
+    if (!isSpmd(stage)) {
+      results[position] = *output[0];
+      continue;
+    }
+    // No value is sharded over pp: the other stages' ranks count as copies.
+    RankTensor everywhere(mesh.getNumRanks());
+    for (auto [rank, value] : llvm::zip_equal(ranks, output))
+      for (int64_t copy : mesh.getGroup(rank, {pp}))
+        everywhere[copy] = value;
+    FailureOr<HostTensor> result = gatherResult(stage, mesh, index, everywhere);
+    if (failed(result))
+      return failure();
+    results[position] = std::move(*result);
+  }
+  return success();
+}
+
+static LogicalResult interpretStages(func::FuncOp function,
+                                     ArrayRef<func::FuncOp> stages,
+                                     ArrayRef<HostTensor> arguments,
+                                     Precision precision,
+                                     SmallVectorImpl<HostTensor> &results) {
+  MeshAttr mesh = getMesh(function);
+  for (func::FuncOp stage : stages)
+    if (!stage || isSpmd(stage) != isSpmd(stages.front()))
+      return function.emitOpError("names stages in ")
+             << stagesAttrName << " that are no functions, or not of one phase";
+  bool isLocal = isSpmd(stages.front());
+  if (isLocal &&
+      (!mesh || mesh.getAxisSize("pp") != static_cast<int64_t>(stages.size())))
+    return function.emitOpError("has ")
+           << stages.size() << " stages, the mesh has pp="
+           << (mesh ? mesh.getAxisSize("pp") : 1);
+  Interpreter interpreter(isLocal ? mesh : MeshAttr(),
+                          isLocal ? mesh.getNumRanks() : 1, precision);
+  SmallVector<HostTensor> found(function.getNumResults());
+  for (auto [coordinate, stage] : llvm::enumerate(stages))
+    if (failed(interpretStage(stage, coordinate, mesh, interpreter, arguments,
+                              found)))
+      return failure();
+  for (auto [index, result] : llvm::enumerate(found)) {
+    if (!result.type)
+      return function.emitOpError("result ") << index << " is of no stage";
+    results.push_back(std::move(result));
+  }
+  return interpreter.checkReceived(function);
+}
+
+static LogicalResult interpretOnce(func::FuncOp function,
+                                   ArrayRef<HostTensor> arguments,
+                                   Precision precision,
+                                   SmallVectorImpl<HostTensor> &results) {
+  SmallVector<func::FuncOp> stages = getStages(function);
+  if (!stages.empty())
+    return interpretStages(function, stages, arguments, precision, results);
+  return isSpmd(function)
+             ? interpretLocal(function, arguments, precision, results)
+             : interpretGlobal(function, arguments, precision, results);
 }
 
 LogicalResult mlir::dshard::interpret(func::FuncOp function,
                                       ArrayRef<HostTensor> arguments,
                                       Precision precision,
                                       SmallVectorImpl<HostTensor> &results) {
-  return isSpmd(function)
-             ? interpretLocal(function, arguments, precision, results)
-             : interpretGlobal(function, arguments, precision, results);
+  auto isBatchedArgument = [&](unsigned i) {
+    return function.getArgAttr(i, microBatchedAttrName) != nullptr;
+  };
+  auto isBatchedResult = [&](unsigned i) {
+    return function.getResultAttr(i, microBatchedAttrName) != nullptr;
+  };
+  int64_t count = getMicroBatches(function);
+  if (count == 1 || llvm::none_of(llvm::seq<unsigned>(0, arguments.size()),
+                                  isBatchedArgument))
+    return interpretOnce(function, arguments, precision, results);
+  auto firstOf = [](RankedTensorType type, int64_t microBatch) {
+    SmallVector<int64_t> offsets(type.getRank(), 0);
+    offsets[0] = microBatch * type.getDimSize(0);
+    return offsets;
+  };
+  for (unsigned i = 0; i < function.getNumResults(); ++i)
+    results.emplace_back(getGlobalResultType(function, i));
+  for (int64_t microBatch = 0; microBatch < count; ++microBatch) {
+    SmallVector<HostTensor> parts, outputs;
+    for (auto [i, argument] : llvm::enumerate(arguments)) {
+      RankedTensorType type = getArgumentTypeOfRun(function, i);
+      parts.push_back(
+          isBatchedArgument(i)
+              ? extractBox(argument, firstOf(type, microBatch), type)
+              : argument);
+    }
+    if (failed(interpretOnce(function, parts, precision, outputs)))
+      return failure();
+    for (auto [i, output] : llvm::enumerate(outputs)) {
+      if (isBatchedResult(i))
+        insertBox(results[i], output, firstOf(output.type, microBatch));
+      else
+        results[i] = std::move(output);
+    }
+  }
+  return success();
 }

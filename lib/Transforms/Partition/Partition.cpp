@@ -122,8 +122,10 @@ LogicalResult Partitioner::convertOp(Operation *op, OpBuilder &builder) {
     func::ReturnOp::create(builder, op->getLoc(), operands);
     return success();
   }
+  // What travels between stages travels as it lies on each rank.
+  bool isMove = isa<SendOp, RecvOp>(op);
   auto interface = dyn_cast<PartitionInterface>(op);
-  if (!interface)
+  if (!interface && !isMove)
     return op->emitOpError() << "has no local form";
   PartitionContext context;
   context.mesh = mesh;
@@ -142,7 +144,9 @@ LogicalResult Partitioner::convertOp(Operation *op, OpBuilder &builder) {
     context.localResultTypes.push_back(*type);
   }
   llvm::SmallVector<Value> results;
-  if (failed(interface.partition(builder, operands, context, results)))
+  if (failed(isMove
+                 ? partitionByCloning(op, builder, operands, context, results)
+                 : interface.partition(builder, operands, context, results)))
     return failure();
   for (auto [global, local] : llvm::zip_equal(op->getResults(), results))
     locals.map(global, local);

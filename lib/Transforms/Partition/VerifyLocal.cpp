@@ -149,7 +149,6 @@ static LogicalResult verifyFunction(func::FuncOp function, MeshAttr mesh) {
                               "result " + llvm::Twine(index), mesh)))
       return failure();
 
-  llvm::SmallVector<Operation *> sends, recvs;
   WalkResult result = function.walk([&](Operation *op) {
     if (op == function.getOperation())
       return WalkResult::advance();
@@ -171,24 +170,78 @@ static LogicalResult verifyFunction(func::FuncOp function, MeshAttr mesh) {
                            "branch would wait for ever; move it out";
       return WalkResult::interrupt();
     }
-    if (isa<SendOp>(op))
-      sends.push_back(op);
-    if (isa<RecvOp>(op))
-      recvs.push_back(op);
     return WalkResult::advance();
   });
-  if (result.wasInterrupted())
-    return failure();
-  // local_c6: tags pair them, in order.
+  return failure(result.wasInterrupted());
+}
+
+/// local_c6: each send finds one recv at its peer, and the other way round.
+/// `functions` are the stages of one entry point, or one function without.
+static LogicalResult verifyMessages(ArrayRef<func::FuncOp> functions) {
+  struct Message {
+    Operation *op;
+    Attribute tag, axes;
+    int64_t stage, peer; ///< -1: any
+    Type type;
+  };
+  llvm::SmallVector<Message> sends, recvs;
+  for (func::FuncOp function : functions) {
+    auto stage = function->getAttrOfType<IntegerAttr>(stageAttrName);
+    function.walk([&](Operation *op) {
+      int64_t own = stage ? stage.getInt() : -1;
+      if (auto send = dyn_cast<SendOp>(op))
+        sends.push_back({op, send.getTagAttr(), send.getAxes(), own,
+                         stage ? static_cast<int64_t>(send.getTo()) : -1,
+                         send.getInput().getType()});
+      if (auto recv = dyn_cast<RecvOp>(op))
+        recvs.push_back({op, recv.getTagAttr(), recv.getAxes(), own,
+                         stage ? static_cast<int64_t>(recv.getFrom()) : -1,
+                         recv.getResult().getType()});
+    });
+  }
   for (auto [mine, theirs, what] :
        {std::tuple(&sends, &recvs, "recv"), std::tuple(&recvs, &sends, "send")})
-    for (Operation *op : *mine)
-      if (llvm::none_of(*theirs, [&](Operation *other) {
-            return op->getAttr("tag") == other->getAttr("tag") &&
-                   op->getAttr("axes") == other->getAttr("axes");
-          }))
-        return op->emitOpError()
-               << "with tag " << op->getAttr("tag") << " has no " << what;
+    for (const Message &message : *mine) {
+      const Message *partner = nullptr;
+      for (const Message &other : *theirs) {
+        if (message.tag != other.tag || message.axes != other.axes ||
+            message.stage != other.peer || message.peer != other.stage)
+          continue;
+        if (partner && message.stage >= 0)
+          return message.op->emitOpError()
+                 << "with tag " << message.tag << " has more than one " << what;
+        partner = &other;
+      }
+      if (!partner)
+        return message.op->emitOpError()
+               << "with tag " << message.tag << " has no " << what;
+      if (partner->type != message.type)
+        return message.op->emitOpError()
+               << "with tag " << message.tag << " is of " << message.type
+               << ", its " << what << " is of " << partner->type;
+    }
+  return success();
+}
+
+/// The stages of each entry point together, all other functions alone.
+static LogicalResult verifyAllMessages(ModuleOp module) {
+  SymbolTable symbols(module);
+  for (auto function : module.getOps<func::FuncOp>()) {
+    llvm::SmallVector<func::FuncOp> group;
+    if (auto names = function->getAttrOfType<ArrayAttr>(stagesAttrName)) {
+      for (auto name : names.getAsRange<StringAttr>()) {
+        auto stage = symbols.lookup<func::FuncOp>(name.getValue());
+        if (!stage)
+          return function.emitError() << stagesAttrName << " names " << name
+                                      << ", which is no function";
+        group.push_back(stage);
+      }
+    } else if (!function->hasAttr(stageAttrName)) {
+      group.push_back(function);
+    }
+    if (failed(verifyMessages(group)))
+      return failure();
+  }
   return success();
 }
 
@@ -205,6 +258,8 @@ struct VerifyLocalPass
     for (auto function : getOperation().getOps<func::FuncOp>())
       if (!function.isExternal() && failed(verifyFunction(function, mesh)))
         return signalPassFailure();
+    if (failed(verifyAllMessages(getOperation())))
+      signalPassFailure();
   }
 };
 } // namespace

@@ -104,3 +104,13 @@ std::string Units::getUnitOf(BlockArgument parameter) const {
   }
   return unit.value_or("");
 }
+
+std::vector<std::string> Units::getNamesInOrder() const {
+  std::vector<std::string> result(names.begin(), names.end());
+  // Paths of one list differ in their numbers only: the shorter is smaller.
+  llvm::stable_sort(result, [](const std::string &a, const std::string &b) {
+    return std::pair(a.size(), StringRef(a)) <
+           std::pair(b.size(), StringRef(b));
+  });
+  return result;
+}

@@ -33,6 +33,9 @@ public:
     return !unit.empty() && unit != last;
   }
 
+  /// All units but the root; the elements of a list by their numbers.
+  std::vector<std::string> getNamesInOrder() const;
+
 private:
   std::set<std::string> names;
   std::string last; ///< the unit whose first op comes last

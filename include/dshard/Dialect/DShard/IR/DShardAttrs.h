@@ -47,6 +47,16 @@ inline constexpr llvm::StringLiteral microBatchesAttrName =
     "dshard.micro_batches";
 /// On a function after the pipeline split: its virtual stage.
 inline constexpr llvm::StringLiteral stageAttrName = "dshard.stage";
+/// On an entry point without a body, after the pipeline split: the names of its
+/// stage functions, first to last.
+inline constexpr llvm::StringLiteral stagesAttrName = "dshard.stages";
+/// On an argument or result of a stage function: its position in the entry
+/// point's signature.
+inline constexpr llvm::StringLiteral indexAttrName = "dshard.index";
+/// On an argument or result of a function with micro-batches: its dim 0 is the
+/// batch, of one micro-batch; outside it is `dshard.micro_batches` times longer.
+inline constexpr llvm::StringLiteral microBatchedAttrName =
+    "dshard.micro_batched";
 inline constexpr llvm::StringLiteral nameAttrName = "dshard.name";
 inline constexpr llvm::StringLiteral dimNamesAttrName = "dshard.dim_names";
 inline constexpr llvm::StringLiteral originAttrName = "dshard.origin";

@@ -108,18 +108,25 @@ def Plan_KernelOp : Plan_Op<"kernel"> {
 }
 def Plan_EntryOp : Plan_Op<"entry", [NoTerminator, SingleBlock]> {
   let summary = "declare an entry point with its ports";
-  let arguments = (ins StrAttr:$name, I64Attr:$program);
+  let description = [{
+    `stages`: how many programs it has, one per virtual stage, from `program` on (1 where absent);
+    `micro_batches`: how many each of them runs (1 where absent).
+  }];
+  let arguments = (ins StrAttr:$name, I64Attr:$program, OptionalAttr<I64Attr>:$stages,
+                       OptionalAttr<I64Attr>:$micro_batches);
   let regions = (region SizedRegion<1>:$ports);
-  let assemblyFormat = "$name `program` $program attr-dict-with-keyword $ports";
+  let assemblyFormat = [{
+    $name `program` $program (`stages` $stages^)? (`micro_batches` $micro_batches^)? attr-dict-with-keyword $ports
+  }];
 }
 class Plan_PortOp<string mnemonic> : Plan_Op<mnemonic, [HasParent<"EntryOp">]> {
   let arguments = (ins StrAttr:$name, I64Attr:$buffer, TypeAttr:$global, TypeAttr:$local,
                        OptionalAttr<DShard_ShardingAttr>:$sharding, OptionalAttr<StrArrayAttr>:$dim_names,
                        OptionalAttr<DenseI64ArrayAttr>:$range, OptionalAttr<StrArrayAttr>:$finite,
                        OptionalAttr<DShard_SequenceLayoutAttr>:$layout, OptionalAttr<I64Attr>:$layout_dim,
-                       OptionalAttr<I64Attr>:$layout_parts);
+                       OptionalAttr<I64Attr>:$layout_parts, OptionalAttr<I64Attr>:$stage);
   let assemblyFormat = [{
-    $name `buffer` $buffer (`dims` $dim_names^)? (`range` $range^)? (`finite` $finite^)?
+    $name `buffer` $buffer (`stage` $stage^)? (`dims` $dim_names^)? (`range` $range^)? (`finite` $finite^)?
     (`layout` $layout^)? (`of` $layout_dim^)? (`parts` $layout_parts^)? (`sharding` $sharding^)?
     attr-dict `:` $global `local` $local
   }];
@@ -142,12 +149,15 @@ def Plan_BufferOp : Plan_Op<"buffer"> {
   let summary = "declare a place in the arena, in a state, inside another buffer, or a scalar's word";
   let description = [{
     `offset` counts bytes in the arena or in the state's own bytes; of a view (`of %base`), in the base.
+    `copies`: one for each micro-batch, of which instructions use that of their action.
   }];
   let arguments = (ins StrAttr:$name, Optional<Plan_Buffer>:$base, OptionalAttr<I64Attr>:$state,
-                       OptionalAttr<I64Attr>:$scalar, I64Attr:$offset, I64Attr:$size, TypeAttr:$type);
+                       OptionalAttr<I64Attr>:$scalar, I64Attr:$offset, I64Attr:$size,
+                       OptionalAttr<I64Attr>:$copies, TypeAttr:$type);
   let results = (outs Plan_Buffer:$result);
   let assemblyFormat = [{
-    $name (`of` $base^)? (`in` `state` $state^)? (`in` `scalar` $scalar^)? `offset` $offset `size` $size attr-dict `:` $type
+    $name (`of` $base^)? (`in` `state` $state^)? (`in` `scalar` $scalar^)? `offset` $offset `size` $size
+    (`copies` $copies^)? attr-dict `:` $type
   }];
 }
 def Plan_RepeatOp : Plan_Op<"repeat", [NoTerminator, SingleBlock]> {
