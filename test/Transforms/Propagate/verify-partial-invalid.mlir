@@ -86,6 +86,19 @@ func.func @kinds(%x: tensor<4x8xf32> {dshard.sharding = #dshard.sharding<[{}, {"
 
 // -----
 
+// partial_c5: two kinds in one op.
+module attributes {dshard.mesh = #dshard.mesh<"tp"=2>} {
+// expected-note@+2 {{argument 0 is partial over {"tp"}}}
+// expected-note@+1 {{argument 1 is partial over {"tp"}}}
+func.func @mixed_kinds(%x: tensor<4xf32> {dshard.sharding = #dshard.sharding<[{} ], partial = {"tp"}, kind = sum>}, %y: tensor<4xf32> {dshard.sharding = #dshard.sharding<[{} ], partial = {"tp"}, kind = max>}) -> tensor<4xf32> {
+  // expected-error@+1 {{'dshard.add' op takes operand 1 with a pending max; only a pending sum passes through an op}}
+  %0 = dshard.add %x, %y {path = "", part = #dshard.part<forward>, dshard.shardings = [#dshard.sharding<[{} ], partial = {"tp"}, kind = sum>]} : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+}
+
+// -----
+
 // partial_c5: only a sum passes.
 module attributes {dshard.mesh = #dshard.mesh<"tp"=2>} {
 // expected-note@+1 {{argument 0 is partial over {"tp"}}}
