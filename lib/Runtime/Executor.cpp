@@ -47,6 +47,7 @@ Executor::Executor(const LoadedPlan &loaded, uint32_t rank, Device device,
     : loaded(loaded), plan(loaded.reader->plan()), rank(rank), device(device),
       communicator(communicator),
       planned(plannedMemory(plan, device.functions->workers(device.state))) {
+  scalarWords.resize(plan.scalars()->size());
   for (uint32_t table = 0; table < plan.tables()->size(); ++table)
     tables.push_back(loaded.topology->tableEntry(table, rank));
 }
@@ -93,9 +94,12 @@ char *Executor::place(uint32_t programIndex, const plan::Program &program,
       return found->second + (buffer.offset() -
                               program.buffers()->Get(buffer.base())->offset());
   }
-  uint8_t *start = buffer.space() == plan::Space::state
-                       ? stateAddress(buffer.state())
-                       : base + planned.states;
+  uint8_t *start = base + planned.states;
+  if (buffer.space() == plan::Space::state)
+    start = stateAddress(buffer.state());
+  else if (buffer.space() == plan::Space::scalar)
+    start = reinterpret_cast<uint8_t *>(
+        const_cast<ScalarWord *>(&scalarWords[buffer.state()]));
   return reinterpret_cast<char *>(start + buffer.offset());
 }
 
@@ -141,6 +145,9 @@ Executor::Operand Executor::operand(const plan::Program &program,
 //===----------------------------------------------------------------------===//
 
 Status Executor::run(uint32_t program) {
+  for (size_t i = 0; i < scalarWords.size(); ++i)
+    cpu::storeDouble(&scalarWords[i].bits, plan.scalars()->Get(i)->dtype(), 0,
+                     loaded.scalars[i]);
   currentIndex = program;
   current = plan.programs()->Get(program);
   loops.clear();
@@ -220,6 +227,10 @@ Status Executor::runOne(uint32_t index) {
     functions.attention(device.state, instruction.stream(),
                         attentionArguments(*current, instruction));
     break;
+  case InstructionKind::ATTENTION_GRAD:
+    functions.attentionGrad(device.state, instruction.stream(),
+                            attentionGradArguments(*current, instruction));
+    break;
   default:
     status = runCollective(kind, instruction, values);
     break;
@@ -279,7 +290,10 @@ void Executor::runPack(const plan::Instruction &instruction, Cursor values) {
 
 void Executor::runFill(const plan::Instruction &instruction, Cursor values) {
   Operand out = operand(*current, instruction, 0);
-  double value = values.real();
+  const plan::Value &bits = *current->values()->Get(instruction.values_begin());
+  double value = bits.kind() == plan::ValueKind::loop_index
+                     ? static_cast<double>(values.next())
+                     : values.real();
   StridedCopy fill;
   fill.dims = 1;
   fill.sizes[0] = static_cast<int64_t>(out.bytes) / elementBytes(out.type);
@@ -365,6 +379,25 @@ Executor::matmulArguments(const plan::Program &program,
   return g;
 }
 
+void Executor::readAttentionSizes(Cursor &values, AttentionArguments &a) {
+  a.batch = values.next();
+  a.heads = values.next();
+  a.kvHeads = values.next();
+  a.s = values.next();
+  a.t = values.next();
+  a.d = values.next();
+  a.dv = values.next();
+}
+
+void Executor::readAttentionOptions(Cursor &values, AttentionArguments &a) {
+  a.causal = values.flag();
+  a.offset = values.next();
+  a.window = values.next();
+  a.scale = values.real();
+  a.softcap = values.real();
+  a.fullyMasked = static_cast<int>(values.next());
+}
+
 AttentionArguments
 Executor::attentionArguments(const plan::Program &program,
                              const plan::Instruction &instruction) const {
@@ -380,23 +413,42 @@ Executor::attentionArguments(const plan::Program &program,
   a.lse = reinterpret_cast<float *>(lse.data);
   a.type = q.type;
   Cursor values{*this, program, instruction.values_begin()};
-  a.batch = values.next();
-  a.heads = values.next();
-  a.kvHeads = values.next();
-  a.s = values.next();
-  a.t = values.next();
-  a.d = values.next();
-  a.dv = values.next();
+  readAttentionSizes(values, a);
   for (int64_t *strides : {a.qStrides, a.kStrides, a.vStrides, a.outStrides})
     for (int i = 0; i < 3; ++i)
       strides[i] = values.next();
-  a.causal = values.flag();
-  a.offset = values.next();
-  a.window = values.next();
-  a.scale = values.real();
-  a.softcap = values.real();
-  a.fullyMasked = static_cast<int>(values.next());
+  readAttentionOptions(values, a);
   return a;
+}
+
+AttentionGradArguments
+Executor::attentionGradArguments(const plan::Program &program,
+                                 const plan::Instruction &instruction) const {
+  auto data = [&](uint32_t use) {
+    return operand(program, instruction, use).data;
+  };
+  AttentionGradArguments g;
+  AttentionArguments &a = g.forward;
+  a.q = data(0);
+  a.k = data(1);
+  a.v = data(2);
+  a.out = data(3);
+  a.lse = reinterpret_cast<float *>(data(4));
+  g.dout = data(5);
+  a.mask = reinterpret_cast<const uint8_t *>(data(6));
+  g.dq = data(7);
+  g.dk = data(8);
+  g.dv = data(9);
+  a.type = operand(program, instruction, 0).type;
+  Cursor values{*this, program, instruction.values_begin()};
+  readAttentionSizes(values, a);
+  for (int64_t *strides :
+       {a.qStrides, a.kStrides, a.vStrides, a.outStrides, g.doutStrides,
+        g.dqStrides, g.dkStrides, g.dvStrides})
+    for (int i = 0; i < 3; ++i)
+      strides[i] = values.next();
+  readAttentionOptions(values, a);
+  return g;
 }
 
 //===----------------------------------------------------------------------===//
@@ -528,6 +580,11 @@ Status Executor::check() {
         loops.assign(64, 0);
         status = device.functions->checkAttention(
             device.state, attentionArguments(program, instruction),
+            program.thread_scratch());
+      } else if (kind == InstructionKind::ATTENTION_GRAD) {
+        loops.assign(64, 0);
+        status = device.functions->checkAttentionGrad(
+            device.state, attentionGradArguments(program, instruction),
             program.thread_scratch());
       } else if (kind == InstructionKind::LOAD_SLICE) {
         Operand out = operand(program, instruction, 0);

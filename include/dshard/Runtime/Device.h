@@ -34,9 +34,13 @@ struct DeviceFunctions {
   Status (*checkMatmul)(void *state, const MatmulArguments &, uint64_t scratch);
   Status (*checkAttention)(void *state, const AttentionArguments &,
                            uint64_t scratch);
+  Status (*checkAttentionGrad)(void *state, const AttentionGradArguments &,
+                               uint64_t scratch);
 
   void (*matmul)(void *state, uint32_t stream, const MatmulArguments &);
   void (*attention)(void *state, uint32_t stream, const AttentionArguments &);
+  void (*attentionGrad)(void *state, uint32_t stream,
+                        const AttentionGradArguments &);
   void (*packRhs)(void *state, uint32_t stream, const PackArguments &);
   void (*copy)(void *state, uint32_t stream, const StridedCopy &,
                const void *in, plan::DataType inType, void *out,

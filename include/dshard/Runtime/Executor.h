@@ -117,6 +117,11 @@ private:
   AttentionArguments
   attentionArguments(const plan::Program &program,
                      const plan::Instruction &instruction) const;
+  AttentionGradArguments
+  attentionGradArguments(const plan::Program &program,
+                         const plan::Instruction &instruction) const;
+  static void readAttentionSizes(Cursor &values, AttentionArguments &);
+  static void readAttentionOptions(Cursor &values, AttentionArguments &);
 
   int64_t valueOf(const plan::Value &value) const;
   Operand operand(const plan::Program &program,
@@ -131,7 +136,12 @@ private:
   Communicator communicator;
   RankMemory planned;
   std::vector<int64_t> tables; // by index of Plan.tables, of this rank
-  uint8_t *base = nullptr;     // states, then the arena, then the scratch
+  /// What buffers in space `scalar` read; aligned as kernels expect it.
+  struct alignas(plan::bufferAlignment) ScalarWord {
+    uint64_t bits = 0;
+  };
+  std::vector<ScalarWord> scalarWords;
+  uint8_t *base = nullptr; // states, then the arena, then the scratch
   std::map<std::pair<uint32_t, uint32_t>, char *> bound; // (program, base)
   uint32_t currentIndex = 0;
   const plan::Program *current = nullptr;

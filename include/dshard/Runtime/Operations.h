@@ -55,6 +55,15 @@ struct AttentionArguments {
   float *lse = nullptr; // [batch, heads, s], may be absent
 };
 
+/// ATTENTION_GRAD: out and lse of `forward` are read here (see
+/// Cpu/AttentionGrad.h). All tensors have the type forward.type, lse is f32.
+struct AttentionGradArguments {
+  AttentionArguments forward;
+  int64_t doutStrides[3], dqStrides[3], dkStrides[3], dvStrides[3];
+  const void *dout = nullptr;
+  void *dq = nullptr, *dk = nullptr, *dv = nullptr;
+};
+
 /// PACK_RHS: columns [column, column + n) of a packed operand with totalColumns
 /// columns, from a row-major [k, n] buffer.
 struct PackArguments {

@@ -3,6 +3,7 @@
 #include "dshard/Runtime/Cpu/CpuDevice.h"
 
 #include "dshard/Runtime/Cpu/Attention.h"
+#include "dshard/Runtime/Cpu/AttentionGrad.h"
 #include "dshard/Runtime/Cpu/Convert.h"
 #include "dshard/Runtime/Cpu/Gemm.h"
 
@@ -66,6 +67,16 @@ static Status checkAttentionHere(void *, const AttentionArguments &arguments,
                       scratch);
 }
 
+static Status checkAttentionGradHere(void *,
+                                     const AttentionGradArguments &arguments,
+                                     uint64_t scratch) {
+  if (Status status = checkAttentionGrad(arguments); !status)
+    return status;
+  return checkScratch(
+      attentionGradScratchBytes(arguments.forward.d, arguments.forward.dv),
+      scratch);
+}
+
 static void matmul(void *state, uint32_t, const MatmulArguments &arguments) {
   CpuDevice &device = self(state);
   gemm(arguments, device.threads(), device.scratch, device.scratchBytes);
@@ -74,6 +85,13 @@ static void matmul(void *state, uint32_t, const MatmulArguments &arguments) {
 static void attend(void *state, uint32_t, const AttentionArguments &arguments) {
   CpuDevice &device = self(state);
   attention(arguments, device.threads(), device.scratch, device.scratchBytes);
+}
+
+static void attendGrad(void *state, uint32_t,
+                       const AttentionGradArguments &arguments) {
+  CpuDevice &device = self(state);
+  attentionGrad(arguments, device.threads(), device.scratch,
+                device.scratchBytes);
 }
 
 static void pack(void *state, uint32_t, const PackArguments &p) {
@@ -126,8 +144,10 @@ static const DeviceFunctions cpuFunctions = {"cpu",
                                              setScratch,
                                              checkMatmul,
                                              checkAttentionHere,
+                                             checkAttentionGradHere,
                                              matmul,
                                              attend,
+                                             attendGrad,
                                              pack,
                                              copy,
                                              launch,

@@ -52,6 +52,19 @@ struct SoftmaxRow {
   float *sum;
 };
 
+/// One line of a tile of attention scores, transposed: what one key is to n
+/// rows (a multiple of 16), of which [low, high) see it. In: p the scores as
+/// for SoftmaxRow, ds = <dout, v>. Out: p = exp2(score - lse) and ds = p (ds -
+/// delta), times the softcap's derivative; zero where not visible.
+struct GradientRow {
+  float *p;
+  float *ds;
+  int64_t n, low, high;
+  const float *lse; // of each row, * log2(e); +inf: nothing is attended
+  const float *delta;
+  float softcap; // 0: none
+};
+
 struct Kernels {
   const char *name;
   TileFunction tile[3]; // by storage of b; bf16 panels interleaved
@@ -63,6 +76,7 @@ struct Kernels {
   void (*scale)(float *x, int64_t n, float factor);
   /// out[j][i] = in[i][j] for a 16 x 16 piece: rows with stride ldIn, ldOut.
   void (*transpose16)(const float *in, int64_t ldIn, float *out, int64_t ldOut);
+  void (*gradientRow)(const GradientRow &);
 };
 
 extern const Kernels portableKernels;

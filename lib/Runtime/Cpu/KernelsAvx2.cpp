@@ -454,6 +454,35 @@ float softmaxRow(const SoftmaxRow &row) {
   return alpha;
 }
 
+void gradientRow(const GradientRow &row) {
+  const __m256 one = _mm256_set1_ps(1.0f);
+  for (int64_t j = 0; j < row.n; j += 8) {
+    if (j + 8 <= row.low || j >= row.high) {
+      _mm256_storeu_ps(row.p + j, _mm256_setzero_ps());
+      _mm256_storeu_ps(row.ds + j, _mm256_setzero_ps());
+      continue;
+    }
+    __m256 x = _mm256_loadu_ps(row.p + j);
+    __m256 derivative = one;
+    if (row.softcap > 0) {
+      __m256 cap = _mm256_set1_ps(row.softcap);
+      __m256 t = tanhVector(_mm256_div_ps(x, cap));
+      x = _mm256_mul_ps(t, _mm256_mul_ps(cap, _mm256_set1_ps(1.44269504f)));
+      derivative = _mm256_fnmadd_ps(t, t, one);
+    }
+    x = _mm256_sub_ps(x, _mm256_loadu_ps(row.lse + j));
+    __m256 keep = _mm256_cmp_ps(x, _mm256_set1_ps(-126.0f), _CMP_NLT_UQ);
+    if (j < row.low || j + 8 > row.high)
+      keep = _mm256_and_ps(keep, laneMask(j, row.low, row.high));
+    __m256 p = _mm256_and_ps(exp2Vector(x), keep);
+    __m256 ds = _mm256_sub_ps(_mm256_loadu_ps(row.ds + j),
+                              _mm256_loadu_ps(row.delta + j));
+    ds = _mm256_mul_ps(_mm256_mul_ps(p, ds), derivative);
+    _mm256_storeu_ps(row.p + j, p);
+    _mm256_storeu_ps(row.ds + j, _mm256_and_ps(ds, keep));
+  }
+}
+
 void scale(float *x, int64_t n, float factor) {
   __m256 y = _mm256_set1_ps(factor);
   int64_t i = 0;
@@ -504,9 +533,10 @@ void transpose16(const float *in, int64_t ldIn, float *out, int64_t ldOut) {
 } // namespace
 
 const Kernels dshard::cpu::avx2Kernels = {
-    "avx2",    {tile<Storage::f32>, tile<Storage::bf16>, tile<Storage::f16>},
-    epilogue,  toFloat,
-    fromFloat, softmaxRow,
-    scale,     transpose16};
+    "avx2",     {tile<Storage::f32>, tile<Storage::bf16>, tile<Storage::f16>},
+    epilogue,   toFloat,
+    fromFloat,  softmaxRow,
+    scale,      transpose16,
+    gradientRow};
 
 #endif // __x86_64__

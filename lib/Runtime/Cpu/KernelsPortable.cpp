@@ -120,6 +120,24 @@ static float softmaxRow(const SoftmaxRow &row) {
   return alpha;
 }
 
+static void gradientRow(const GradientRow &row) {
+  for (int64_t j = 0; j < row.n; ++j) {
+    if (j < row.low || j >= row.high) {
+      row.p[j] = row.ds[j] = 0;
+      continue;
+    }
+    float x = row.p[j], derivative = 1;
+    if (row.softcap > 0) {
+      float t = std::tanh(x / row.softcap);
+      x = row.softcap * 1.44269504f * t;
+      derivative = 1 - t * t;
+    }
+    float p = std::exp2(x - row.lse[j]);
+    row.p[j] = p;
+    row.ds[j] = p == 0 ? 0.0f : p * (row.ds[j] - row.delta[j]) * derivative;
+  }
+}
+
 static void scale(float *x, int64_t n, float factor) {
   for (int64_t i = 0; i < n; ++i)
     x[i] *= factor;
@@ -136,7 +154,8 @@ const Kernels dshard::cpu::portableKernels = {
     "portable", {tile<Storage::f32>, tile<Storage::bf16>, tile<Storage::f16>},
     epilogue,   toFloat,
     fromFloat,  softmaxRow,
-    scale,      transpose16};
+    scale,      transpose16,
+    gradientRow};
 
 const Kernels &dshard::cpu::kernels() {
 #if defined(__x86_64__)
