@@ -15,15 +15,19 @@ using namespace mlir::dshard;
 namespace {
 /// Brings the sequence dims of one function into the layout's order, from the
 /// inputs on, by the ops' rules.
-struct Orderer {
-  func::FuncOp function;
-  SequenceLayout layout;
-  StringRef method;
-  int64_t parts;
-
+class Orderer {
+public:
+  Orderer(func::FuncOp function, SequenceLayout layout, StringRef method,
+          int64_t parts)
+      : function(function), layout(layout), method(method), parts(parts) {}
   LogicalResult run();
 
 private:
+  func::FuncOp function;
+  SequenceLayout layout;
+  StringRef method;
+  int64_t parts; ///< ranks of cp
+
   LogicalResult orderInputs();
   LogicalResult visit(Operation *op);
   void visitReturn(func::ReturnOp op);
@@ -295,8 +299,7 @@ void Orderer::setOrder(OpOperand &operand, int64_t dim, bool wanted) {
   if (layout == SequenceLayout::contiguous)
     return;
   if (!known) {
-    OpBuilder builder(value.getContext());
-    builder.setInsertionPointAfterValue(value);
+    OpBuilder builder(user); // the first one, in program order
     Operation *like = getPathOf(user) ? user : value.getDefiningOp();
     StringAttr path = like ? getPathOf(like) : StringAttr();
     DShardBuilder make(builder, user->getLoc(),
@@ -413,6 +416,11 @@ LogicalResult Orderer::run() {
     else if (failed(visit(&op)))
       return failure();
   }
+  // What is read in the layout's order only.
+  for (Operation &op :
+       llvm::make_early_inc_range(llvm::reverse(function.getBody().front())))
+    if (isOpTriviallyDead(&op))
+      op.erase();
   return success();
 }
 
@@ -498,7 +506,7 @@ struct ContextParallelPass
                              : isCausal      ? SequenceLayout::zigzag
                                              : SequenceLayout::contiguous;
       StringRef way = method.empty() ? StringRef("ring") : method.getValue();
-      Orderer orderer{function, order, way, ranks, {}, {}};
+      Orderer orderer(function, order, way, ranks);
       if (failed(checkAttention(function, way, order)) || failed(orderer.run()))
         return signalPassFailure();
     }
