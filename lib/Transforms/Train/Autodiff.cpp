@@ -113,11 +113,17 @@ LogicalResult mlir::dshard::buildBackward(OpBuilder &builder, Block &forward,
   DenseSet<Value> wanted(gradients.begin(), gradients.end());
   Block::iterator begin =
       before ? std::next(before->getIterator()) : block->begin();
-  for (Operation &op :
-       llvm::make_early_inc_range(llvm::reverse(llvm::make_range(begin, end))))
-    if (isOpTriviallyDead(&op) && llvm::none_of(op.getResults(), [&](Value v) {
+  while (end != begin) {
+    Operation &op = *--end;
+    if (!isOpTriviallyDead(&op) || llvm::any_of(op.getResults(), [&](Value v) {
           return wanted.contains(v);
         }))
-      op.erase();
+      continue;
+    bool isFirst = &op == &*begin;
+    end = std::next(end);
+    if (isFirst)
+      begin = end;
+    op.erase();
+  }
   return success();
 }
