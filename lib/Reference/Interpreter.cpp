@@ -411,7 +411,10 @@ static LogicalResult scatterArguments(func::FuncOp function, MeshAttr mesh,
     };
     ShardingAttr sharding = getShardingOrReplicated(
         function.getArgAttr(index, shardingAttrName), argument.type);
-    FailureOr<RankTensor> local = scatter(argument, sharding, mesh, emitError);
+    FailureOr<RankTensor> local =
+        scatter(reorderAtBoundary(argument, function.getArgAttrDict(index),
+                                  mesh, /*inverse=*/false),
+                sharding, mesh, emitError);
     if (failed(local))
       return failure();
     Type type = function.getArgumentTypes()[index];
@@ -431,9 +434,13 @@ static FailureOr<HostTensor> gatherResult(func::FuncOp function, MeshAttr mesh,
   RankedTensorType global = getResultTypeOfRun(function, index);
   ShardingAttr sharding = getShardingOrReplicated(
       function.getResultAttr(index, shardingAttrName), global);
-  return gather(output, global, sharding, mesh, [&] {
+  FailureOr<HostTensor> result = gather(output, global, sharding, mesh, [&] {
     return function.emitOpError("result ") << index << ": ";
   });
+  if (failed(result))
+    return failure();
+  return reorderAtBoundary(*result, function.getResultAttrDict(index), mesh,
+                           /*inverse=*/true);
 }
 
 static LogicalResult interpretLocal(func::FuncOp function,
@@ -487,8 +494,10 @@ static LogicalResult interpretStage(func::FuncOp stage, int64_t coordinate,
   SmallVector<int64_t> ranks = {0}; // a global program has one
   auto pp = AxisRefAttr::get(stage.getContext(), "pp");
   if (!isSpmd(stage)) {
-    for (const HostTensor &argument : own)
-      operands.push_back({std::make_shared<HostTensor>(argument)});
+    for (auto [index, argument] : llvm::enumerate(own))
+      operands.push_back({std::make_shared<HostTensor>(
+          reorderAtBoundary(argument, stage.getArgAttrDict(index), mesh,
+                            /*inverse=*/false))});
   } else {
     ranks.clear();
     for (int64_t rank = 0; rank < mesh.getNumRanks(); ++rank)
@@ -513,7 +522,8 @@ static LogicalResult interpretStage(func::FuncOp stage, int64_t coordinate,
              << index << " is at position " << position << " of "
              << results.size();
     if (!isSpmd(stage)) {
-      results[position] = *output[0];
+      results[position] = reorderAtBoundary(
+          *output[0], stage.getResultAttrDict(index), mesh, /*inverse=*/true);
       continue;
     }
     // No value is sharded over pp: the other stages' ranks count as copies.
