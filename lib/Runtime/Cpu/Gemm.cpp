@@ -49,10 +49,10 @@ struct Scratch {
   explicit Scratch(void *memory)
       : c(static_cast<float *>(memory)),
         a(c + gemmPanelGroup * gemmBlockRows * gemmPanel),
-        b(a + gemmBlockRows * gemmChunk) {}
+        b(a + (gemmBlockRows + 15) / 16 * 16 * gemmChunk) {}
   float *c; // [panels][rows][16]
   float *a; // [rows][chunk], when the lhs has to be converted
-  float *b; // [chunk][16], when the rhs is not packed
+  float *b; // [panels][depth][16], when the rhs is not packed
 };
 
 /// What is the same for all pieces of one product.
@@ -60,25 +60,44 @@ class Product {
 public:
   explicit Product(const GemmArguments &arguments)
       : g(arguments), table(kernels()),
-        converts(g.lhsType != DataType::f32 || g.transposeLhs),
+        // Rows that lie pages apart are brought together for several panels.
+        converts(g.lhsType != DataType::f32 || g.transposeLhs ||
+                 (!g.packed && g.lda >= 4096 && g.m > 8)),
         rhsStorage(g.packed ? storageOf(g.rhsType) : Storage::f32),
         panels((g.n + gemmPanel - 1) / gemmPanel) {}
 
-  /// Rows [row, rowEnd) of panels [panel, panelEnd) of batch b.
-  void block(int64_t b, int64_t panel, int64_t panelEnd, int64_t row,
-             int64_t rowEnd, Scratch scratch) const;
+  /// Rows [row, rowEnd) of panels [panel, panelEnd) of batch b, in blocks of
+  /// blockRows.
+  void rows(int64_t b, int64_t panel, int64_t panelEnd, int64_t row,
+            int64_t rowEnd, int64_t blockRows, Scratch scratch) const;
 
   int64_t panelCount() const { return panels; }
   /// Panels worth handling together: what a converted or strided operand costs
   /// is shared by them. With a few rows that is less than what one stream of
   /// weights is worth.
-  int64_t groupSize() const { return converts && g.m > 8 ? gemmPanelGroup : 1; }
+  int64_t groupSize() const {
+    if (converts && g.m > 8)
+      return gemmPanelGroup;
+    if (g.packed)
+      return 1;
+    // As many as are packed once for all rows; else once for each block.
+    return g.k > gemmPanelGroup * gemmChunk
+               ? gemmPanelGroup
+               : std::clamp<int64_t>(gemmPanelGroup * gemmChunk /
+                                         std::max<int64_t>(g.k, 1),
+                                     1, gemmPanelGroup);
+  }
 
 private:
+  void block(int64_t b, int64_t panel, int64_t panelEnd, int64_t row,
+             int64_t rowEnd, bool rhsReady, Scratch scratch) const;
   void convertLhs(const void *lhs, int64_t row, int64_t rows, int64_t k,
                   int64_t depth, float *out) const;
-  void packChunk(const void *rhs, int64_t panel, int64_t k, int64_t depth,
-                 float *out) const;
+  void transposeSquare(const void *in, DataType type, int64_t first, int64_t ld,
+                       int64_t rows, int64_t cols, float *out,
+                       int64_t ldOut) const;
+  void packChunk(const void *rhs, int64_t panel, int64_t panelEnd, int64_t k,
+                 int64_t depth, float *out) const;
   void finish(int64_t b, int64_t panel, int64_t row, int64_t rows,
               const float *c) const;
 
@@ -100,45 +119,72 @@ void Product::convertLhs(const void *lhs, int64_t row, int64_t rows, int64_t k,
                     out + i * gemmChunk, depth);
     return;
   }
-  float line[gemmBlockRows];
-  for (int64_t i = 0; i < depth; ++i) {
-    table.toFloat(at(lhs, g.lhsType, (k + i) * g.lda + row), storage, line,
-                  rows);
-    for (int64_t r = 0; r < rows; ++r)
-      out[r * gemmChunk + i] = line[r];
-  }
+  // Whole squares: the scratch has room for the rows and columns past the end.
+  for (int64_t i = 0; i < depth; i += 16)
+    for (int64_t r = 0; r < rows; r += 16)
+      transposeSquare(lhs, g.lhsType, (k + i) * g.lda + row + r, g.lda,
+                      std::min<int64_t>(16, depth - i),
+                      std::min<int64_t>(16, rows - r), out + r * gemmChunk + i,
+                      gemmChunk);
 }
 
-void Product::packChunk(const void *rhs, int64_t panel, int64_t k,
-                        int64_t depth, float *out) const {
-  Storage storage = storageOf(g.rhsType);
-  int64_t column = panel * gemmPanel;
-  int64_t cols = std::min(gemmPanel, g.n - column);
-  if (!g.transposeRhs) {
-    for (int64_t i = 0; i < depth; ++i) {
-      table.toFloat(at(rhs, g.rhsType, (k + i) * g.ldb + column), storage,
-                    out + i * gemmPanel, cols);
-      for (int64_t j = cols; j < gemmPanel; ++j)
-        out[i * gemmPanel + j] = 0;
-    }
+/// out[j][i] = in[i][j], 16 x 16, zero where in has fewer rows or columns.
+void Product::transposeSquare(const void *in, DataType type, int64_t first,
+                              int64_t ld, int64_t rows, int64_t cols,
+                              float *out, int64_t ldOut) const {
+  if (type == DataType::f32 && rows == 16 && cols == 16) {
+    table.transpose16(static_cast<const float *>(in) + first, ld, out, ldOut);
     return;
   }
-  // Sixteen columns are sixteen rows of the stored [n, k]: transposed 16 x 16.
   alignas(64) float square[16 * 16];
-  for (int64_t i = 0; i < depth; i += 16) {
-    int64_t now = std::min<int64_t>(16, depth - i);
-    if (now < 16 || cols < 16)
-      std::memset(square, 0, sizeof(square));
-    for (int64_t j = 0; j < cols; ++j)
-      table.toFloat(at(rhs, g.rhsType, (column + j) * g.ldb + k + i), storage,
-                    square + j * 16, now);
-    if (now == 16) {
-      table.transpose16(square, 16, out + i * gemmPanel, gemmPanel);
+  if (rows < 16 || cols < 16)
+    std::memset(square, 0, sizeof(square));
+  for (int64_t i = 0; i < rows; ++i)
+    table.toFloat(at(in, type, first + i * ld), storageOf(type),
+                  square + i * 16, cols);
+  table.transpose16(square, 16, out, ldOut);
+}
+
+/// Panels [panel, panelEnd), each [depth][16], one behind the other.
+void Product::packChunk(const void *rhs, int64_t panel, int64_t panelEnd,
+                        int64_t k, int64_t depth, float *out) const {
+  Storage storage = storageOf(g.rhsType);
+  int64_t column = panel * gemmPanel;
+  int64_t size = depth * gemmPanel;
+  if (!g.transposeRhs) {
+    // Sixteen rows of all panels before the next: rows may be pages apart.
+    for (int64_t i0 = 0; i0 < depth; i0 += 16)
+      for (int64_t p = panel; p < panelEnd; ++p) {
+        int64_t first = p * gemmPanel;
+        int64_t cols = std::min(gemmPanel, g.n - first);
+        for (int64_t i = i0; i < std::min(depth, i0 + 16); ++i) {
+          float *to = out + (p - panel) * size + i * gemmPanel;
+          const char *from = at(rhs, g.rhsType, (k + i) * g.ldb + first);
+          if (g.rhsType == DataType::f32 && cols == gemmPanel) {
+            std::memcpy(to, from, gemmPanel * sizeof(float));
+            continue;
+          }
+          table.toFloat(from, storage, to, cols);
+          for (int64_t j = cols; j < gemmPanel; ++j)
+            to[j] = 0;
+        }
+      }
+    return;
+  }
+  // Sixteen columns are sixteen rows of the stored [n, k].
+  alignas(64) float square[16 * 16];
+  for (int64_t p = panel; p < panelEnd; ++p, out += size, column += gemmPanel) {
+    int64_t cols = std::min(gemmPanel, g.n - column);
+    int64_t i = 0;
+    for (; i + 16 <= depth; i += 16)
+      transposeSquare(rhs, g.rhsType, column * g.ldb + k + i, g.ldb, cols, 16,
+                      out + i * gemmPanel, gemmPanel);
+    if (i == depth)
       continue;
-    }
-    for (int64_t r = 0; r < now; ++r)
-      for (int64_t j = 0; j < 16; ++j)
-        out[(i + r) * gemmPanel + j] = square[j * 16 + r];
+    transposeSquare(rhs, g.rhsType, column * g.ldb + k + i, g.ldb, cols,
+                    depth - i, square, gemmPanel);
+    std::memcpy(out + i * gemmPanel, square,
+                (depth - i) * gemmPanel * sizeof(float));
   }
 }
 
@@ -170,8 +216,21 @@ void Product::finish(int64_t b, int64_t panel, int64_t row, int64_t rows,
   table.epilogue(e);
 }
 
+void Product::rows(int64_t b, int64_t panel, int64_t panelEnd, int64_t row,
+                   int64_t rowEnd, int64_t blockRows, Scratch scratch) const {
+  // All of the rhs at once, where it fits.
+  bool rhsReady =
+      !g.packed && (panelEnd - panel) * g.k <= gemmPanelGroup * gemmChunk;
+  if (rhsReady)
+    packChunk(at(g.rhs, g.rhsType, b * g.strideRhs), panel, panelEnd, 0, g.k,
+              scratch.b);
+  for (; row < rowEnd; row += blockRows)
+    block(b, panel, panelEnd, row, std::min(rowEnd, row + blockRows), rhsReady,
+          scratch);
+}
+
 void Product::block(int64_t b, int64_t panel, int64_t panelEnd, int64_t row,
-                    int64_t rowEnd, Scratch scratch) const {
+                    int64_t rowEnd, bool rhsReady, Scratch scratch) const {
   const void *lhs = at(g.lhs, g.lhsType, b * g.strideLhs);
   const void *rhs = g.packed ? g.rhs : at(g.rhs, g.rhsType, b * g.strideRhs);
   int64_t rows = rowEnd - row;
@@ -189,6 +248,8 @@ void Product::block(int64_t b, int64_t panel, int64_t panelEnd, int64_t row,
       a = static_cast<const float *>(lhs) + row * g.lda + k;
       lda = g.lda;
     }
+    if (!g.packed && !rhsReady)
+      packChunk(rhs, panel, panelEnd, k, depth, scratch.b);
     for (int64_t p = panel; p < panelEnd; ++p) {
       float *c = scratch.c + (p - panel) * gemmBlockRows * gemmPanel;
       if (g.packed) {
@@ -202,8 +263,10 @@ void Product::block(int64_t b, int64_t panel, int64_t panelEnd, int64_t row,
         tile(a, lda, chunk, depth, c, gemmPanel, rows, k > 0,
              last ? nullptr : next, std::min(ahead, available));
       } else {
-        packChunk(rhs, p, k, depth, scratch.b);
-        tile(a, lda, scratch.b, depth, c, gemmPanel, rows, k > 0, nullptr, 0);
+        const float *chunk =
+            rhsReady ? scratch.b + ((p - panel) * g.k + k) * gemmPanel
+                     : scratch.b + (p - panel) * depth * gemmPanel;
+        tile(a, lda, chunk, depth, c, gemmPanel, rows, k > 0, nullptr, 0);
       }
     }
   }
@@ -250,22 +313,21 @@ void cpu::gemm(const GemmArguments &g, ThreadPool &pool, void *scratch,
   int64_t work = g.batch * std::max<int64_t>(g.m, 8) * g.n * g.k;
   int64_t units = columnWork * rowSplits;
   int64_t perUnit = std::max<int64_t>(1, work / units);
-  pool.parallelFor(
-      units, (smallestShare + perUnit - 1) / perUnit,
-      [&](int64_t begin, int64_t end, unsigned worker) {
-        Scratch mine(static_cast<char *>(scratch) + worker * scratchStride);
-        for (int64_t unit = begin; unit < end; ++unit) {
-          int64_t split = unit % rowSplits;
-          int64_t column = unit / rowSplits;
-          int64_t b = column / groups;
-          int64_t panel = column % groups * groupSize;
-          int64_t panelEnd = std::min(panel + groupSize, panels);
-          int64_t last = std::min(g.m, (split + 1) * splitRows);
-          for (int64_t row = split * splitRows; row < last; row += blockRows)
-            product.block(b, panel, panelEnd, row,
-                          std::min(last, row + blockRows), mine);
-        }
-      });
+  pool.parallelFor(units, (smallestShare + perUnit - 1) / perUnit,
+                   [&](int64_t begin, int64_t end, unsigned worker) {
+                     Scratch mine(static_cast<char *>(scratch) +
+                                  worker * scratchStride);
+                     for (int64_t unit = begin; unit < end; ++unit) {
+                       int64_t split = unit % rowSplits;
+                       int64_t column = unit / rowSplits;
+                       int64_t b = column / groups;
+                       int64_t panel = column % groups * groupSize;
+                       int64_t panelEnd = std::min(panel + groupSize, panels);
+                       int64_t last = std::min(g.m, (split + 1) * splitRows);
+                       product.rows(b, panel, panelEnd, split * splitRows, last,
+                                    blockRows, mine);
+                     }
+                   });
 }
 
 void cpu::packRhs(const void *in, DataType inType, int64_t ld, int64_t k,

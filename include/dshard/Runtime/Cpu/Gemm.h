@@ -16,7 +16,9 @@
 // Method: a 6 x 16 register tile (12 accumulators) over k chunks of 384 with
 // the next chunk of the panel prefetched into L2; the tile is finished (bias,
 // activation, residual, rounding) from a small scratch. Measurements:
-// spec cpu-kernels, section 2.
+// spec cpu-kernels, section 2. An operand that is not packed, transposed or of
+// another type is brought into that form chunk by chunk, once for 126 rows x
+// 128 columns; a rhs short enough (k up to 3072) once for all rows.
 //
 //===----------------------------------------------------------------------===//
 #ifndef DSHARD_RUNTIME_CPU_GEMM_H
@@ -53,11 +55,13 @@ constexpr uint64_t packedBytes(int64_t k, int64_t n, plan::DataType type) {
 }
 
 /// Bytes of scratch that every worker thread of a rank needs for any product:
-/// a block of the result, a converted block of the lhs, a packed chunk of the
+/// a block of the result, a converted block of the lhs (rows rounded up to
+/// whole 16 x 16 transpositions), a packed chunk of a group of panels of the
 /// rhs. It depends on none of the extents.
 constexpr uint64_t gemmScratchBytes() {
   return 4 * (gemmPanelGroup * gemmBlockRows * gemmPanel +
-              gemmBlockRows * gemmChunk + gemmChunk * gemmPanel) +
+              (gemmBlockRows + 15) / 16 * 16 * gemmChunk +
+              gemmPanelGroup * gemmChunk * gemmPanel) +
          64;
 }
 
