@@ -557,24 +557,21 @@ Value Emitter::evalPad(PadOp op, const Index &index) {
 // Indexing
 //===----------------------------------------------------------------------===//
 
-Value Emitter::evalGather(GatherOp op, const Index &index) {
-  int64_t dim = op.getDim();
-  SmallVector<int64_t> input = shapeOf(op.getInput());
-  int64_t count = shapeOf(op.getIndices()).size(), size = input[dim];
-  ArrayRef<Value> at(index.at);
-  Index place(at.slice(dim, count));
-  // (place, inside): clamped, so that no index reads outside of the tensor.
+std::pair<Value, Value> Emitter::indexInside(Operation *op, const Index &place,
+                                             Value indices, Value offset,
+                                             int64_t size) {
+  // Clamped, so that no index reaches outside of the tensor.
   SmallVector<Value, 2> found = once(op, place, 1, [&] {
-    Type element = elementOf(op.getIndices());
-    Value i = m.cast(eval(op.getIndices(), place), element, b.getI64Type());
-    Value negative =
-        m.compareInt(arith::CmpIPredicate::slt, i, constantIndex(0));
-    i = m.select(negative, m.add(i, constantIndex(size)), i);
-    if (op.getOffset()) {
+    Type element = elementOf(indices);
+    Value i = m.cast(eval(indices, place), element, b.getI64Type());
+    if (offset) {
       // The offset of a shard: negative indices count from the whole's end,
       // which a shard does not know; they are refused where indices come in.
-      i = m.cast(eval(op.getIndices(), place), element, b.getI64Type());
-      i = m.sub(i, eval(op.getOffset(), Index()));
+      i = m.sub(i, eval(offset, Index()));
+    } else {
+      Value negative =
+          m.compareInt(arith::CmpIPredicate::slt, i, constantIndex(0));
+      i = m.select(negative, m.add(i, constantIndex(size)), i);
     }
     Value inside = m.logicalAnd(
         m.compareInt(arith::CmpIPredicate::sge, i, constantIndex(0)),
@@ -582,9 +579,19 @@ Value Emitter::evalGather(GatherOp op, const Index &index) {
     i = m.min(m.max(i, constantIndex(0)), constantIndex(size - 1));
     return SmallVector<Value, 2>{i, inside};
   });
+  return {found[0], found[1]};
+}
+
+Value Emitter::evalGather(GatherOp op, const Index &index) {
+  int64_t dim = op.getDim();
+  SmallVector<int64_t> input = shapeOf(op.getInput());
+  int64_t count = shapeOf(op.getIndices()).size(), size = input[dim];
+  ArrayRef<Value> at(index.at);
+  auto [row, inside] = indexInside(op, Index(at.slice(dim, count)),
+                                   op.getIndices(), op.getOffset(), size);
   Index mapped;
   mapped.at.append(at.begin(), at.begin() + dim);
-  mapped.at.push_back(found[0]);
+  mapped.at.push_back(row);
   mapped.at.append(at.begin() + dim + count, at.end());
   if (!index.single()) {
     mapped.lane = index.lane < dim ? index.lane : index.lane - count + 1;
@@ -595,7 +602,7 @@ Value Emitter::evalGather(GatherOp op, const Index &index) {
   if (!op.getOffset())
     return value;
   Value zero = m.constant(m.computeType(elementOf(op.getResult())), 0);
-  return m.select(found[1], value, zero);
+  return m.select(inside, value, zero);
 }
 
 Value Emitter::evalGatherNd(GatherNdOp op, const Index &index) {

@@ -48,7 +48,15 @@ private:
   // EmitLoops.cpp: the function and its loops.
   LogicalResult begin();
   LogicalResult emitFlat(KernelInfo &info);
+  bool columns();
+  LogicalResult emitColumns(KernelInfo &info);
   LogicalResult emitRows(KernelInfo &info);
+  LogicalResult emitScatter(ScatterAddOp op, KernelInfo &info);
+  /// Loops over [low, split) by `width` and [split, high) by one.
+  void overElements(Value low, Value split, Value high, int64_t width,
+                    function_ref<void(Value at, int64_t lanes)> body);
+  /// The largest low + n * width that is at most high.
+  Value splitOf(Value low, Value high, int64_t width);
   Value materializeConstant(ConstantOp op);
   void store(unsigned output, const Index &index, Value value);
   /// The widest vector along `lane` that every mapping below `value` keeps
@@ -79,6 +87,11 @@ private:
   Value evalPad(PadOp op, const Index &index);
   Value evalGather(GatherOp op, const Index &index);
   Value evalGatherNd(GatherNdOp op, const Index &index);
+  /// Where the index at `place` points in a dim of `size`: clamped, and whether
+  /// it was inside; of `op`, a look-up.
+  std::pair<Value, Value> indexInside(Operation *op, const Index &place,
+                                      Value indices, Value offset,
+                                      int64_t size);
   Value evalIota(IotaOp op, const Index &index);
   Value evalRotary(RotaryOp op, const Index &index);
   Value evalReduce(ReduceOp op, const Index &index);

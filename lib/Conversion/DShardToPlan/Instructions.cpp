@@ -2,7 +2,11 @@
 
 #include "Converter.h"
 #include "dshard/Runtime/Cpu/Attention.h"
+#include "dshard/Runtime/Cpu/AttentionGrad.h"
 #include "dshard/Runtime/Cpu/Gemm.h"
+#include "dshard/Transforms/Local/RankValues.h"
+
+#include <cstring>
 
 using namespace mlir;
 using namespace mlir::dshard;
@@ -12,6 +16,10 @@ void Converter::instruction(Operation *op, InstructionKind kind,
                             ArrayRef<Attribute> values, StringRef why) {
   plan::createInstruction(body, op->getLoc(), kind, uses, values,
                           originOf(op, why));
+}
+
+void Converter::fill(Operation *op, Value buffer, Attribute bits) {
+  instruction(op, InstructionKind::FILL, {{buffer}}, {bits});
 }
 
 LogicalResult Converter::convertMatMul(FusedOp op) {
@@ -34,7 +42,7 @@ LogicalResult Converter::convertMatMul(FusedOp op) {
   if (!lhs || !rhs || (call->bias && !bias) || (call->residual && !residual))
     return op.emitError("has an operand that is not a buffer");
   bool packed = false;
-  if (weights.isParameter(rhs->get())) {
+  if (Weights::isReadOnly(rhs->get())) {
     const WeightState *state = weights.find(*rhs);
     packed = state && state->packed;
   }
@@ -92,6 +100,13 @@ LogicalResult Converter::convertAttention(FusedOp op) {
       return op.emitError("has a mask that is not a buffer");
     mask.push_back(read(operandOf(view.root)));
   }
+  FailureOr<Attribute> offset = literal(attention.getOffset());
+  if (Value shift = attention.getQueryOffset()) {
+    Value outer = isa<BlockArgument>(shift) ? operandOf(shift).get() : shift;
+    offset = rankNumber(outer, attention.getOffset());
+    if (failed(offset))
+      return op.emitError("has a query offset that is not known for each rank");
+  }
   Value query = read(operandOf(call->query.root)),
         key = read(operandOf(call->key.root)),
         value = read(operandOf(call->value.root));
@@ -121,7 +136,7 @@ LogicalResult Converter::convertAttention(FusedOp op) {
     for (int i = 0; i < 3; ++i)
       values.push_back(literal(strides[i]));
   values.push_back(literal(attention.getCausal()));
-  values.push_back(literal(attention.getOffset()));
+  values.push_back(*offset);
   values.push_back(literal(attention.getWindow()));
   values.push_back(plan.real(attention.getScale().convertToDouble()));
   values.push_back(plan.real(attention.getSoftcap().convertToDouble()));
@@ -130,6 +145,57 @@ LogicalResult Converter::convertAttention(FusedOp op) {
               {{query}, {key}, {value}, mask, out, logSum}, values);
   threadScratch = std::max<uint64_t>(
       threadScratch, ::dshard::cpu::attentionScratchBytes(q[3], v[3]));
+  return success();
+}
+
+LogicalResult Converter::convertAttentionGrad(FusedOp op) {
+  auto grad = *op.getBody().getOps<AttentionGradOp>().begin();
+  FailureOr<AttentionGradCall> call = matchAttentionGrad(grad);
+  if (failed(call))
+    return op.emitError("is not an attention gradient that the library "
+                        "computes");
+  SmallVector<SmallVector<Value>> uses;
+  SmallVector<Attribute> strides;
+  auto addStrides = [&](ArrayRef<int64_t> all) {
+    for (int i = 0; i < 3; ++i)
+      strides.push_back(literal(all[i]));
+  };
+  // q, k, v, out, then lse, dout, mask.
+  for (const StridedView &view : call->operands) {
+    auto argument = dyn_cast_or_null<BlockArgument>(view.root);
+    if (view.root && !argument)
+      return op.emitError("has an operand that is not a buffer");
+    uses.emplace_back();
+    if (argument)
+      uses.back().push_back(read(op->getOpOperand(argument.getArgNumber())));
+    if (view.shape.size() == 4)
+      addStrides(view.strides);
+  }
+  auto yield = cast<YieldOp>(op.getBody().front().getTerminator());
+  for (auto [number, result] : llvm::enumerate(call->results)) {
+    auto found = llvm::find(yield.getValues(), result);
+    if (found == yield.getValues().end())
+      return op.emitError("does not yield all gradients");
+    uses.push_back(
+        {write(op.getResult(std::distance(yield.getValues().begin(), found)))});
+    addStrides(call->resultStrides[number]);
+  }
+  ArrayRef<int64_t> q = typeOf(grad.getQuery()).getShape(),
+                    k = typeOf(grad.getKey()).getShape(),
+                    v = typeOf(grad.getValue()).getShape();
+  SmallVector<Attribute> values = {literal(q[0]), literal(q[1]), literal(k[1]),
+                                   literal(q[2]), literal(k[2]), literal(q[3]),
+                                   literal(v[3])};
+  values.append(strides);
+  values.push_back(literal(grad.getCausal()));
+  values.push_back(literal(grad.getOffset()));
+  values.push_back(literal(grad.getWindow()));
+  values.push_back(plan.real(grad.getScale().convertToDouble()));
+  values.push_back(plan.real(grad.getSoftcap().convertToDouble()));
+  values.push_back(literal(grad.getFullyMasked() == FullyMasked::uniform));
+  instruction(op, InstructionKind::ATTENTION_GRAD, uses, values);
+  threadScratch = std::max<uint64_t>(
+      threadScratch, ::dshard::cpu::attentionGradScratchBytes(q[3], v[3]));
   return success();
 }
 
@@ -247,12 +313,13 @@ LogicalResult Converter::convertCollective(Operation *op) {
 }
 
 LogicalResult Converter::convert(Operation *op) {
+  if (isRankValue(op))
+    return success(); // a number of the plan
   if (auto reshape = dyn_cast<ReshapeOp>(op)) {
-    OpOperand &input = op->getOpOperand(0);
-    (void)read(input);
-    storage[reshape.getResult()] = weights.isParameter(input.get())
-                                       ? stateStorage(input)
-                                       : storage.lookup(input.get());
+    (void)read(op->getOpOperand(0));
+    place(reshape.getResult(), Weights::isReadOnly(reshape.getInput())
+                                   ? stateStorage(op->getOpOperand(0))
+                                   : storage.lookup(reshape.getInput()));
     return success();
   }
   if (auto fused = dyn_cast<FusedOp>(op)) {
@@ -263,6 +330,8 @@ LogicalResult Converter::convert(Operation *op) {
       return convertMatMul(fused);
     if (call.getValue() == "attention")
       return convertAttention(fused);
+    if (call.getValue() == "attention_grad")
+      return convertAttentionGrad(fused);
     return op->emitError("is an unknown library call '")
            << call.getValue() << "'";
   }
@@ -276,12 +345,12 @@ LogicalResult Converter::convert(Operation *op) {
       std::memcpy(&number, &value, sizeof(number));
       return number;
     });
-    instruction(op, InstructionKind::FILL, {{write(index.getResult())}},
-                {bits});
+    fill(op, write(index.getResult()), bits);
     return success();
   }
-  if (isa<RepeatOp, IfOp>(op))
-    return op->emitError(
-        "[convert_to_plan_c1] control ops are not compiled into plans yet");
+  if (auto repeat = dyn_cast<RepeatOp>(op))
+    return convertRepeat(repeat);
+  if (auto branch = dyn_cast<IfOp>(op))
+    return convertIf(branch);
   return convertCollective(op);
 }

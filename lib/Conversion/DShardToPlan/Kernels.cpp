@@ -29,35 +29,60 @@ static std::string kernelKey(FusedOp op) {
   return key;
 }
 
-FailureOr<int64_t> Converter::kernelOf(FusedOp op) {
-  auto [it, isNew] = kernelIndex.try_emplace(kernelKey(op), kernelList.size());
+FailureOr<int64_t> KernelTable::find(FusedOp op) {
+  auto [it, isNew] = index.try_emplace(kernelKey(op), list.size());
   if (!isNew)
     return it->second;
-  std::string name = "k" + std::to_string(kernelList.size());
+  std::string name = "k" + std::to_string(list.size());
   for (Operation &inner : op.getBody().front().without_terminator())
     if (!isa<ConstantOp>(inner) && name.size() < 48)
       name += "_" + inner.getName().stripDialect().str();
   FailureOr<KernelInfo> info = emitKernel(op, *kernels, name);
   if (failed(info))
     return failure();
-  kernelList.push_back({name, *info});
+  list.push_back({name, *info});
   return it->second;
 }
 
-LogicalResult Converter::addKernels() {
-  if (kernelList.empty())
+LogicalResult KernelTable::emit(PlanContext &plan, Location loc,
+                                const CpuTarget &target) {
+  if (list.empty())
     return success();
   FailureOr<KernelImage> image = compileKernels(*kernels, target);
   if (failed(image))
     return failure();
-  plan::ImageOp::create(plan.b, function.getLoc(),
+  plan::ImageOp::create(plan.b, loc,
                         StringRef(image->bytes.data(), image->bytes.size()));
-  for (const Kernel &kernel : kernelList)
-    plan::KernelOp::create(plan.b, function.getLoc(), kernel.name, 0,
-                           image->entries.lookup(kernel.name),
-                           kernel.info.extent, kernel.info.grain,
-                           kernel.info.buffers);
+  for (const Kernel &kernel : list)
+    plan::KernelOp::create(
+        plan.b, loc, kernel.name, 0, image->entries.lookup(kernel.name),
+        kernel.info.extent, kernel.info.grain, kernel.info.buffers);
   return success();
+}
+
+std::optional<double> mlir::dshard::getFillValue(FusedOp op) {
+  Block &block = op.getBody().front();
+  if (op->hasAttr(callAttrName) || op->getNumResults() != 1 ||
+      !llvm::hasNItems(block, 2))
+    return std::nullopt;
+  auto constant = dyn_cast<ConstantOp>(block.front());
+  auto elements = constant ? dyn_cast<DenseElementsAttr>(constant.getValue())
+                           : DenseElementsAttr();
+  if (!elements || !elements.isSplat())
+    return std::nullopt;
+  if (auto type = dyn_cast<IntegerType>(elements.getElementType())) {
+    APInt number = elements.getSplatValue<APInt>();
+    bool isUnsigned = type.isUnsigned() || type.getWidth() == 1;
+    if ((isUnsigned ? number.getActiveBits() : number.getSignificantBits()) >
+        52)
+      return std::nullopt;
+    return isUnsigned ? static_cast<double>(number.getZExtValue())
+                      : static_cast<double>(number.getSExtValue());
+  }
+  APFloat number = elements.getSplatValue<APFloat>();
+  bool lost = false;
+  number.convert(APFloat::IEEEdouble(), APFloat::rmNearestTiesToEven, &lost);
+  return number.convertToDouble();
 }
 
 /// Every element of every result depends on `argument` at its own place, or on
@@ -99,7 +124,13 @@ static bool isInPlaceSafe(FusedOp op, BlockArgument argument) {
 }
 
 LogicalResult Converter::convertLaunch(FusedOp op) {
-  FailureOr<int64_t> kernel = kernelOf(op);
+  if (std::optional<double> number = getFillValue(op)) {
+    // Repeats that start from it fill their own places.
+    if (!llvm::all_of(op.getResult(0).getUsers(), llvm::IsaPred<RepeatOp>))
+      fill(op, write(op.getResult(0)), plan.real(*number));
+    return success();
+  }
+  FailureOr<int64_t> kernel = kernels.find(op);
   if (failed(kernel))
     return failure();
   SmallVector<Value> inputs, outputs;
@@ -108,15 +139,21 @@ LogicalResult Converter::convertLaunch(FusedOp op) {
   llvm::SmallPtrSet<OpOperand *, 4> taken;
   for (Value result : op.getResults()) {
     OpOperand *reuse = nullptr;
-    for (OpOperand &operand : op->getOpOperands())
-      if (!reuse && !taken.count(&operand) &&
-          operand.get().getType() == result.getType() &&
-          !weights.isParameter(operand.get()) && diesHere(operand) &&
-          llvm::count(inputs, storages[storage.lookup(operand.get())].buffer) ==
-              1 &&
+    int destination = destinationOf(result);
+    for (OpOperand &operand : op->getOpOperands()) {
+      bool isBetter = !reuse || (destination >= 0 &&
+                                 storage.lookup(operand.get()) == destination);
+      if (isBetter && !taken.count(&operand) && mayReplace(operand, result) &&
+          llvm::count(inputs, inputs[operand.getOperandNumber()]) == 1 &&
           isInPlaceSafe(op,
                         op.getBody().getArgument(operand.getOperandNumber())))
         reuse = &operand;
+    }
+    // Straight to where it must go, rather than over something else.
+    if (reuse && destination >= 0 &&
+        storage.lookup(reuse->get()) != destination &&
+        !isReadFrom(destination, op))
+      reuse = nullptr;
     if (reuse)
       taken.insert(reuse);
     outputs.push_back(write(result, reuse));

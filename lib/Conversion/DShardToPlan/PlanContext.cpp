@@ -39,7 +39,17 @@ plan::BufferOp mlir::dshard::createBuffer(OpBuilder &builder, Location loc,
   return plan::BufferOp::create(
       builder, loc, plan::BufferType::get(builder.getContext()), name, Value(),
       state ? builder.getI64IntegerAttr(*state) : IntegerAttr(), IntegerAttr(),
-      0, size, type);
+      0, size, IntegerAttr(), type);
+}
+
+plan::BufferOp mlir::dshard::createScalarBuffer(OpBuilder &builder,
+                                                Location loc, StringRef name,
+                                                int64_t scalar,
+                                                RankedTensorType type) {
+  return plan::BufferOp::create(
+      builder, loc, plan::BufferType::get(builder.getContext()), name, Value(),
+      IntegerAttr(), builder.getI64IntegerAttr(scalar), 0, bytesOf(type),
+      IntegerAttr(), type);
 }
 
 int64_t PlanContext::addGroup(ArrayAttr axes) {
@@ -101,6 +111,16 @@ int64_t PlanContext::addSource(WeightAttr weight) {
         b.getIntegerAttr(b.getIntegerType(64, /*isSigned=*/false),
                          weight.getFileSize()));
   plan::SourceOp::create(b, module.getLoc(), file->second, weight);
+  return it->second;
+}
+
+int64_t PlanContext::addScalar(StringRef name, RankedTensorType type) {
+  auto [it, isNew] = scalars.try_emplace(b.getStringAttr(name), scalars.size());
+  // The learning rate is the one scalar with a value that makes sense at once.
+  if (isNew)
+    plan::ScalarOp::create(b, module.getLoc(), b.getStringAttr(name),
+                           TypeAttr::get(type.getElementType()),
+                           b.getF64FloatAttr(name == "lr" ? 1e-3 : 0.0));
   return it->second;
 }
 

@@ -23,6 +23,11 @@ plan::BufferOp createBuffer(OpBuilder &builder, Location loc, StringRef name,
                             std::optional<int64_t> state, int64_t size,
                             RankedTensorType type);
 
+/// A plan.buffer that is the word of a scalar.
+plan::BufferOp createScalarBuffer(OpBuilder &builder, Location loc,
+                                  StringRef name, int64_t scalar,
+                                  RankedTensorType type);
+
 /// Appends the plan's table ops to a block; equal entries share one index.
 class PlanContext {
 public:
@@ -41,6 +46,8 @@ public:
   Attribute real(double value) { return b.getF64FloatAttr(value); }
   /// Index of the weight's source; its file is added too.
   int64_t addSource(WeightAttr weight);
+  /// Index of the scalar of this name.
+  int64_t addScalar(StringRef name, RankedTensorType type);
   /// Index of a new state, at the next multiple of 64 bytes.
   int64_t addState(Location loc, StringRef name, StringRef role,
                    StringRef initializer, bool packed, bool written,
@@ -54,7 +61,7 @@ private:
 
   ModuleOp module;
   MeshAttr mesh;
-  DenseMap<Attribute, int64_t> groups, files, sources;
+  DenseMap<Attribute, int64_t> groups, files, sources, scalars;
   std::map<std::pair<std::vector<int64_t>, std::vector<int64_t>>, int64_t>
       tables;
   int64_t states = 0, stateEnd = 0;

@@ -7,37 +7,31 @@ using namespace mlir::dshard;
 
 LogicalResult Converter::addOutputs(func::ReturnOp op) {
   llvm::SmallDenseSet<int> taken;
-  for (auto [number, operand] : llvm::enumerate(op->getOpOperands())) {
+  SmallVector<std::pair<OpOperand *, int>> moves;
+  for (OpOperand &operand : op->getOpOperands()) {
+    unsigned number = operand.getOperandNumber();
+    if (function.getResultAttr(number, stateAttrName)) {
+      moves.push_back({&operand, destinations.lookup({op, number})});
+      continue;
+    }
     Value source = read(operand);
-    bool isParameter = weights.isParameter(operand.get());
-    int index = isParameter ? -1 : storage.lookup(operand.get());
-    if (isParameter || storages[index].keep || taken.contains(index)) {
+    bool isState = Weights::isReadOnly(operand.get());
+    int index = isState ? -1 : storage.lookup(operand.get());
+    if (isState || storages[index].keep || storages[index].lifetime < 0 ||
+        taken.contains(index)) {
       // An input, a state or another output: the user gets a copy.
       RankedTensorType type = typeOf(operand.get());
-      OpBuilder::InsertionGuard guard(body);
-      body.setInsertionPointAfter(lifetimeBuffers.empty()
-                                      ? source.getDefiningOp()
-                                      : lifetimeBuffers.back().getOperation());
-      auto buffer =
-          createBuffer(body, operand.get().getLoc(), nameOf(operand.get()),
-                       std::nullopt, bytesOf(type), type);
-      lifetimeBuffers.push_back(buffer);
-      Lifetime lifetime;
-      lifetime.size = bytesOf(type);
-      lifetime.begin = lifetime.end = position;
-      lifetimes.push_back(lifetime);
-      int64_t count = type.getNumElements();
-      body.setInsertionPointToEnd(&program.getBody().front());
-      instruction(op, InstructionKind::COPY, {{source}, {buffer}},
-                  {literal(1), literal(count), literal(0), literal(1),
-                   literal(0), literal(1)});
-      outputBuffers.push_back(buffer);
+      int out = newStorage(type, operand.get().getLoc(), nameOf(operand.get()),
+                           nullptr);
+      copy(op, source, storages[out].buffer, type);
+      outputBuffers.push_back({number, storages[out].buffer});
       continue;
     }
     taken.insert(index);
-    lifetimes[storages[index].lifetime].end = position;
-    outputBuffers.push_back(source);
+    outputBuffers.push_back({number, source});
   }
+  // All outputs have been read; states may change.
+  moveTo(op, moves);
   return success();
 }
 
@@ -67,6 +61,11 @@ void Converter::findRange(Value argument, int64_t &low, int64_t &high,
         findRange(result, low, high, found);
       continue;
     }
+    if (auto yield = dyn_cast<YieldOp>(owner)) {
+      if (auto fused = dyn_cast<FusedOp>(yield->getParentOp()))
+        findRange(fused.getResult(use.getOperandNumber()), low, high, found);
+      continue;
+    }
     if (auto fused = dyn_cast<FusedOp>(owner)) {
       findRange(fused.getBody().getArgument(use.getOperandNumber()), low, high,
                 found);
@@ -77,6 +76,8 @@ void Converter::findRange(Value argument, int64_t &low, int64_t &high,
       continue;
     }
     auto gather = dyn_cast<GatherOp>(owner);
+    if (gather && use.getOperandNumber() == 0)
+      findRange(gather.getResult(), low, high, found); // rows of indices
     if (!gather || use.getOperandNumber() != 1)
       continue;
     int64_t size = typeOf(gather.getInput()).getDimSize(gather.getDim());
@@ -116,8 +117,9 @@ void Converter::addPorts(int64_t programIndex) {
   DenseMap<Value, int64_t> bufferIndex;
   for (auto buffer : program.getBody().getOps<plan::BufferOp>())
     bufferIndex.try_emplace(buffer, bufferIndex.size());
-  auto entry = plan::EntryOp::create(plan.b, function.getLoc(),
-                                     function.getName(), programIndex);
+  auto entry =
+      plan::EntryOp::create(plan.b, function.getLoc(), function.getName(),
+                            programIndex, IntegerAttr(), IntegerAttr());
   OpBuilder ports =
       OpBuilder::atBlockEnd(plan.b.createBlock(&entry.getPorts()));
   plan.b.setInsertionPointAfter(entry);
@@ -125,42 +127,55 @@ void Converter::addPorts(int64_t programIndex) {
     return attributes ? attributes.getAs<ArrayAttr>(dimNamesAttrName)
                       : ArrayAttr();
   };
-  for (BlockArgument argument : function.getArguments()) {
-    if (weights.isParameter(argument))
-      continue;
-    unsigned number = argument.getArgNumber();
-    DictionaryAttr attributes = function.getArgAttrDict(number);
+  auto layoutOf = [&](DictionaryAttr attributes) {
+    return attributes ? getBoundaryLayout(attributes, plan.getMesh())
+                      : std::nullopt;
+  };
+  auto number64 = [&](std::optional<int64_t> number) {
+    return number ? ports.getI64IntegerAttr(*number) : IntegerAttr();
+  };
+  auto create = [&](auto tag, Location loc, StringRef name, Value buffer,
+                    Type type, DictionaryAttr attributes,
+                    DenseI64ArrayAttr range) {
     auto global =
         attributes ? attributes.getAs<TypeAttr>(globalAttrName) : TypeAttr();
-    if (!global)
-      global = TypeAttr::get(argument.getType());
+    std::optional<BoundaryLayout> layout = layoutOf(attributes);
+    decltype(tag)::create(
+        ports, loc, name, bufferIndex.lookup(buffer),
+        global ? global.getValue() : type, type,
+        attributes ? attributes.getAs<ShardingAttr>(shardingAttrName)
+                   : ShardingAttr(),
+        namesOf(attributes), range,
+        attributes ? attributes.getAs<ArrayAttr>(finiteAttrName) : ArrayAttr(),
+        layout ? SequenceLayoutAttr::get(ports.getContext(), layout->layout)
+               : SequenceLayoutAttr(),
+        layout ? number64(layout->dim) : IntegerAttr(),
+        layout ? number64(layout->parts) : IntegerAttr(), IntegerAttr());
+  };
+  for (BlockArgument argument : function.getArguments()) {
+    unsigned number = argument.getArgNumber();
+    if (Weights::isState(argument) ||
+        function.getArgAttr(number, scalarAttrName))
+      continue;
+    DictionaryAttr attributes = function.getArgAttrDict(number);
+    auto range = attributes ? attributes.getAs<DenseI64ArrayAttr>(rangeAttrName)
+                            : DenseI64ArrayAttr();
     int64_t low = 0, high = 0;
     bool found = false;
-    if (isa<IntegerType>(typeOf(argument).getElementType()))
+    if (!range && isa<IntegerType>(typeOf(argument).getElementType()))
       findRange(argument, low, high, found);
-    plan::InputOp::create(
-        ports, argument.getLoc(), nameOf(argument),
-        bufferIndex.lookup(storages[storage.lookup(argument)].buffer),
-        global.getValue(), argument.getType(),
-        attributes ? attributes.getAs<ShardingAttr>(shardingAttrName)
-                   : ShardingAttr(),
-        namesOf(attributes),
-        found ? ports.getDenseI64ArrayAttr({low, high}) : DenseI64ArrayAttr(),
-        ArrayAttr(), SequenceLayoutAttr(), IntegerAttr(), IntegerAttr());
+    if (found)
+      range = ports.getDenseI64ArrayAttr({low, high});
+    create(plan::InputOp(), argument.getLoc(), nameOf(argument),
+           storages[storage.lookup(argument)].buffer, argument.getType(),
+           attributes, range);
   }
-  for (auto [number, buffer] : llvm::enumerate(outputBuffers)) {
+  for (auto [number, buffer] : outputBuffers) {
     DictionaryAttr attributes = function.getResultAttrDict(number);
-    Type type = function.getResultTypes()[number];
-    auto global =
-        attributes ? attributes.getAs<TypeAttr>(globalAttrName) : TypeAttr();
     auto name =
         attributes ? attributes.getAs<StringAttr>(nameAttrName) : StringAttr();
-    plan::OutputOp::create(
-        ports, function.getLoc(), name ? name.str() : std::to_string(number),
-        bufferIndex.lookup(buffer), global ? global.getValue() : type, type,
-        attributes ? attributes.getAs<ShardingAttr>(shardingAttrName)
-                   : ShardingAttr(),
-        namesOf(attributes), DenseI64ArrayAttr(), ArrayAttr(),
-        SequenceLayoutAttr(), IntegerAttr(), IntegerAttr());
+    create(plan::OutputOp(), function.getLoc(),
+           name ? name.str() : std::to_string(number), buffer,
+           function.getResultTypes()[number], attributes, DenseI64ArrayAttr());
   }
 }

@@ -3,6 +3,7 @@
 #include "Weights.h"
 #include "dshard/Runtime/Cpu/Gemm.h"
 #include "dshard/Transforms/Local/Calls.h"
+#include "llvm/ADT/MapVector.h"
 
 using namespace mlir;
 using namespace mlir::dshard;
@@ -39,88 +40,199 @@ static std::optional<PackedForm> packedForm(OpOperand &use) {
   return suits ? std::optional(form) : std::nullopt;
 }
 
-bool Weights::isParameter(Value value) const {
+static func::FuncOp functionOf(BlockArgument argument) {
+  return dyn_cast<func::FuncOp>(argument.getOwner()->getParentOp());
+}
+
+StringRef Weights::nameOf(BlockArgument argument) {
+  func::FuncOp function = functionOf(argument);
+  if (!function)
+    return "";
+  unsigned number = argument.getArgNumber();
+  if (auto state = function.getArgAttrOfType<StringAttr>(number, stateAttrName))
+    return state.getValue();
+  auto weight = function.getArgAttrOfType<WeightAttr>(number, weightAttrName);
+  return weight ? weight.getName().getValue() : StringRef();
+}
+
+bool Weights::isState(Value value) {
   auto argument = dyn_cast<BlockArgument>(value);
-  return argument && func::FuncOp(function).getArgAttr(argument.getArgNumber(),
-                                                       weightAttrName);
+  return argument && !nameOf(argument).empty();
+}
+
+int Weights::resultOf(BlockArgument argument) {
+  func::FuncOp function = functionOf(argument);
+  StringRef name = nameOf(argument);
+  for (unsigned i = 0; i < function.getNumResults(); ++i)
+    if (auto state = function.getResultAttrOfType<StringAttr>(i, stateAttrName))
+      if (state.getValue() == name)
+        return static_cast<int>(i);
+  return -1;
+}
+
+/// What two entry points must agree on, of one argument.
+static std::string describe(BlockArgument argument) {
+  func::FuncOp function = functionOf(argument);
+  unsigned number = argument.getArgNumber();
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  auto global = function.getArgAttrOfType<TypeAttr>(number, globalAttrName);
+  stream << (global ? global.getValue() : argument.getType());
+  auto sharding =
+      function.getArgAttrOfType<ShardingAttr>(number, shardingAttrName);
+  if (sharding && !sharding.isReplicated())
+    stream << " sharded " << sharding;
+  return text;
+}
+
+LogicalResult Weights::addGroup(StringRef name, const Group &group) {
+  BlockArgument first = group.arguments.front();
+  func::FuncOp function = functionOf(first);
+  unsigned number = first.getArgNumber();
+  WeightAttr weight;
+  bool isUsed = group.written;
+  for (BlockArgument argument : group.arguments) {
+    if (describe(argument) != describe(first) ||
+        argument.getType() != first.getType())
+      return functionOf(argument).emitError("[convert_to_plan_c2] stores '")
+             << name << "' as " << describe(argument) << ", but '"
+             << function.getName() << "' as " << describe(first)
+             << "; all entry points share one state";
+    auto here = functionOf(argument).getArgAttrOfType<WeightAttr>(
+        argument.getArgNumber(), weightAttrName);
+    if (weight && here && here != weight)
+      return functionOf(argument).emitError("[convert_to_plan_c2] reads '")
+             << name << "' from other bytes than '" << function.getName()
+             << "'";
+    weight = weight ? weight : here;
+    isUsed |= !argument.use_empty();
+  }
+  if (!isUsed)
+    return success();
+  auto local = cast<RankedTensorType>(first.getType());
+  auto globalAttr = function.getArgAttrOfType<TypeAttr>(number, globalAttrName);
+  auto global =
+      globalAttr ? cast<RankedTensorType>(globalAttr.getValue()) : local;
+  auto sharding =
+      function.getArgAttrOfType<ShardingAttr>(number, shardingAttrName);
+  if (sharding && sharding.isPartial())
+    return function.emitError("state '") << name << "' is partial";
+  std::optional<PackedForm> form;
+  bool anyPlain = group.written, anyPacked = false;
+  if (!group.written)
+    for (BlockArgument argument : group.arguments)
+      for (OpOperand &use : argument.getUses()) {
+        std::optional<PackedForm> here = packedForm(use);
+        bool same = weight && here && (!form || *form == *here);
+        if (same)
+          form = here;
+        anyPacked |= same;
+        anyPlain |= !same;
+      }
+  auto roleAttr = function.getArgAttrOfType<RoleAttr>(number, roleAttrName);
+  Role role = roleAttr ? roleAttr.getValue() : Role::param;
+  StringRef roleName = role == Role::grad              ? "gradient"
+                       : role == Role::optimizer_state ? "optimizer_state"
+                       : role == Role::cache           ? "cache"
+                       : weight                        ? "parameter"
+                                                       : "buffer";
+  for (bool packed : {false, true}) {
+    if (packed ? !anyPacked : !anyPlain)
+      continue;
+    WeightState state;
+    state.argument = first;
+    state.weight = weight;
+    state.sharding = sharding;
+    state.packed = packed;
+    state.local = local;
+    state.name = packed && anyPlain ? (name + " (packed)").str() : name.str();
+    state.size = bytesOf(local);
+    if (packed) {
+      state.form = *form;
+      state.size = ::dshard::cpu::packedBytes(form->k, form->n,
+                                              gemmType(local.getElementType()));
+    }
+    state.index = plan.addState(first.getLoc(), state.name, roleName,
+                                weight ? "load" : "zero", packed, group.written,
+                                global, local, sharding, state.size);
+    byName[name].push_back(states.size());
+    states.push_back(state);
+  }
+  return success();
 }
 
 LogicalResult Weights::addStates() {
-  for (BlockArgument argument : function.getArguments()) {
-    unsigned number = argument.getArgNumber();
-    auto weight = function.getArgAttrOfType<WeightAttr>(number, weightAttrName);
-    if (!weight || argument.use_empty())
-      continue;
-    auto local = cast<RankedTensorType>(argument.getType());
-    auto globalAttr =
-        function.getArgAttrOfType<TypeAttr>(number, globalAttrName);
-    auto global =
-        globalAttr ? cast<RankedTensorType>(globalAttr.getValue()) : local;
-    auto sharding =
-        function.getArgAttrOfType<ShardingAttr>(number, shardingAttrName);
-    if (sharding && sharding.isPartial())
-      return function.emitError("parameter '")
-             << weight.getName().getValue() << "' is partial";
-    std::optional<PackedForm> form;
-    bool anyPlain = false, anyPacked = false;
-    for (OpOperand &use : argument.getUses()) {
-      std::optional<PackedForm> here = packedForm(use);
-      bool same = here && (!form || (form->transposed == here->transposed &&
-                                     form->n == here->n));
-      if (same)
-        form = here;
-      anyPacked |= same;
-      anyPlain |= !same;
+  llvm::MapVector<StringAttr, Group> groups;
+  for (func::FuncOp function : functions) {
+    llvm::SmallPtrSet<Attribute, 8> mine;
+    for (BlockArgument argument : function.getArguments()) {
+      if (!isState(argument))
+        continue;
+      auto name = StringAttr::get(function.getContext(), nameOf(argument));
+      if (!mine.insert(name).second)
+        return function.emitError("[convert_to_plan_c2] has two arguments of "
+                                  "the state ")
+               << name;
+      Group &group = groups[name];
+      group.arguments.push_back(argument);
+      int result = resultOf(argument);
+      group.written |= result >= 0;
+      if (result >= 0 &&
+          function.getResultTypes()[result] != argument.getType())
+        return function.emitError("[convert_to_plan_c2] writes the state ")
+               << name << " as " << function.getResultTypes()[result]
+               << ", but holds it as " << argument.getType();
     }
-    std::string name = weight.getName().str();
-    auto add = [&](bool packed) {
-      WeightState state;
-      state.argument = number;
-      state.packed = packed;
-      state.local = local;
-      state.name = packed && anyPlain ? name + " (packed)" : name;
-      state.size = bytesOf(local);
-      if (packed) {
-        state.form = *form;
-        state.size = ::dshard::cpu::packedBytes(
-            form->k, form->n, gemmType(local.getElementType()));
+    for (unsigned i = 0; i < function.getNumResults(); ++i)
+      if (auto name =
+              function.getResultAttrOfType<StringAttr>(i, stateAttrName);
+          name && !mine.insert(name).second) {
+        for (unsigned j = 0; j < i; ++j)
+          if (function.getResultAttrOfType<StringAttr>(j, stateAttrName) ==
+              name)
+            return function.emitError("[convert_to_plan_c2] has two results of "
+                                      "the state ")
+                   << name;
+      } else if (name) {
+        return function.emitError("[convert_to_plan_c2] writes the state ")
+               << name << ", which is none of its arguments";
       }
-      state.index = plan.addState(argument.getLoc(), state.name, "parameter",
-                                  "load", packed, /*written=*/false, global,
-                                  local, sharding, state.size);
-      states.push_back(state);
-    };
-    if (anyPlain)
-      add(false);
-    if (anyPacked)
-      add(true);
   }
+  for (auto &[name, group] : groups)
+    if (failed(addGroup(name.getValue(), group)))
+      return failure();
   return success();
 }
 
 const WeightState *Weights::find(OpOperand &use) const {
   auto argument = cast<BlockArgument>(use.get());
+  auto found = byName.find(nameOf(argument));
+  if (found == byName.end())
+    return nullptr;
   std::optional<PackedForm> form = packedForm(use);
-  for (const WeightState &state : states)
-    if (state.argument == argument.getArgNumber() && state.packed && form &&
-        form->transposed == state.form.transposed && form->n == state.form.n)
-      return &state;
-  for (const WeightState &state : states)
-    if (state.argument == argument.getArgNumber() && !state.packed)
-      return &state;
+  for (size_t index : found->second)
+    if (states[index].packed && form && *form == states[index].form)
+      return &states[index];
+  return findPlain(argument);
+}
+
+const WeightState *Weights::findPlain(BlockArgument argument) const {
+  auto found = byName.find(nameOf(argument));
+  if (found != byName.end())
+    for (size_t index : found->second)
+      if (!states[index].packed)
+        return &states[index];
   return nullptr;
 }
 
 LogicalResult Weights::buildOne(OpBuilder &builder, const WeightState &state) {
-  auto argument = function.getArgument(state.argument);
-  auto weight =
-      function.getArgAttrOfType<WeightAttr>(state.argument, weightAttrName);
-  auto sharding =
-      function.getArgAttrOfType<ShardingAttr>(state.argument, shardingAttrName);
+  BlockArgument argument = state.argument;
+  WeightAttr weight = state.weight;
+  ShardingAttr sharding = state.sharding;
   RankedTensorType stored = weight.getType(), local = state.local;
   int64_t rank = local.getRank();
   if (stored.getRank() != rank)
-    return function.emitError("parameter '")
+    return functionOf(argument).emitError("parameter '")
            << weight.getName().getValue() << "' has " << rank
            << " dims, its file has " << stored.getRank();
   Location loc = argument.getLoc();
@@ -208,13 +320,13 @@ LogicalResult Weights::buildOne(OpBuilder &builder, const WeightState &state) {
 
 LogicalResult Weights::buildLoad() {
   int64_t arena = 0;
-  auto program =
-      plan::ProgramOp::create(plan.b, function.getLoc(), "load", 0, 0, 0);
+  auto program = plan::ProgramOp::create(plan.b, functions.front().getLoc(),
+                                         "load", 0, 0, 0);
   Block *body = plan.b.createBlock(&program.getBody());
   OpBuilder builder = OpBuilder::atBlockEnd(body);
   plan.b.setInsertionPoint(program); // sources and tables come before
   for (const WeightState &state : states)
-    if (failed(buildOne(builder, state)))
+    if (state.weight && failed(buildOne(builder, state)))
       return failure();
   for (auto buffer : body->getOps<plan::BufferOp>())
     if (!buffer.getState())

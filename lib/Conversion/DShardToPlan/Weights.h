@@ -1,4 +1,5 @@
-//===- Weights.h - States of parameters, and their loading ------*- C++ -*-===//
+//===- Weights.h - States of all entry points, and their loading -*- C++
+//-*-===//
 //
 // Internal to DShardToPlan.
 //
@@ -15,11 +16,16 @@ namespace mlir::dshard {
 struct PackedForm {
   int64_t k = 0, n = 0;
   bool transposed = false;
+  bool operator==(const PackedForm &other) const {
+    return k == other.k && n == other.n && transposed == other.transposed;
+  }
 };
 
-/// What a state holds.
+/// What a state holds. A parameter may become two: plain and packed.
 struct WeightState {
-  unsigned argument = 0;
+  BlockArgument argument; ///< the first one that reads it
+  WeightAttr weight;      ///< null: starts at zero
+  ShardingAttr sharding;
   bool packed = false;
   PackedForm form;
   int64_t index = 0; ///< of the state
@@ -28,25 +34,44 @@ struct WeightState {
   std::string name;
 };
 
+/// The states of all functions. Arguments of several functions that have the
+/// same state name (`dshard.state`, else the weight's name) share one.
 class Weights {
 public:
-  Weights(PlanContext &plan, func::FuncOp function)
-      : plan(plan), function(function) {}
+  Weights(PlanContext &plan, ArrayRef<func::FuncOp> functions)
+      : plan(plan), functions(functions) {}
 
-  /// Adds the states of all parameters.
+  /// Adds the states. A state is packed only where no function writes it.
   LogicalResult addStates();
-  /// The state that a use of a parameter reads.
-  const WeightState *find(OpOperand &use) const;
-  bool isParameter(Value value) const;
   /// Appends the `load` program.
   LogicalResult buildLoad();
 
+  /// The name of the state that an argument holds; empty: none.
+  static StringRef nameOf(BlockArgument argument);
+  static bool isState(Value value);
+  /// The result of the argument's own function that is its new value, or -1.
+  static int resultOf(BlockArgument argument);
+  /// A state that the argument's own function does not write.
+  static bool isReadOnly(Value value) {
+    return isState(value) && resultOf(cast<BlockArgument>(value)) < 0;
+  }
+  /// The state that a use of such an argument reads.
+  const WeightState *find(OpOperand &use) const;
+  /// The plain state of an argument; null if it has none.
+  const WeightState *findPlain(BlockArgument argument) const;
+
 private:
+  struct Group {
+    SmallVector<BlockArgument> arguments; ///< one per function that has it
+    bool written = false;
+  };
+  LogicalResult addGroup(StringRef name, const Group &group);
   LogicalResult buildOne(OpBuilder &builder, const WeightState &state);
 
   PlanContext &plan;
-  func::FuncOp function;
+  SmallVector<func::FuncOp> functions;
   std::vector<WeightState> states;
+  llvm::StringMap<SmallVector<size_t>> byName;
 };
 
 } // namespace mlir::dshard

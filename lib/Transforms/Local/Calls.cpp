@@ -276,6 +276,67 @@ void mlir::dshard::matchEpilogue(MatMulCall &call,
 // Attention
 //===----------------------------------------------------------------------===//
 
+/// `operand` through views, if the last dim stays contiguous; else itself.
+static StridedView traceRows(Value operand, SmallVectorImpl<Operation *> *ops) {
+  SmallVector<Operation *> passed;
+  StridedView view = traceView(operand, &passed);
+  bool isContiguous = view.strides == contiguousStrides(view.shape);
+  bool suits = view.shape.size() == 4
+                   ? view.strides[3] == 1 || view.shape[3] == 1
+                   : isContiguous;
+  if (suits) {
+    if (ops)
+      for (Operation *op : passed)
+        if (!llvm::is_contained(*ops, op))
+          ops->push_back(op);
+    return view;
+  }
+  view.root = operand;
+  view.shape.assign(shapeOf(operand).begin(), shapeOf(operand).end());
+  view.strides = contiguousStrides(view.shape);
+  return view;
+}
+
+/// Down through single uses of a [B, H, S, D] result: the longest chain of
+/// views that a call can write, and where elements lie in its end.
+static Value followViews(Value result, SmallVector<int64_t> &strides,
+                         SmallVectorImpl<Operation *> *ops) {
+  SmallVector<Operation *> chain;
+  strides = contiguousStrides(shapeOf(result));
+  Value value = result;
+  while (value.hasOneUse() &&
+         isa<TransposeOp, ReshapeOp>(*value.user_begin())) {
+    chain.push_back(*value.user_begin());
+    value = chain.back()->getResult(0);
+    SmallVector<int64_t> shape(shapeOf(value));
+    std::optional<SmallVector<int64_t>> here = contiguousStrides(shape);
+    for (Operation *step : llvm::reverse(chain)) {
+      SmallVector<int64_t> from(shapeOf(step->getOperand(0)));
+      if (auto transpose = dyn_cast<TransposeOp>(step)) {
+        SmallVector<int64_t> back(from.size());
+        for (auto [to, d] : llvm::enumerate(transpose.getPermutation()))
+          back[d] = (*here)[to];
+        here = back;
+      } else {
+        here = reshapeStrides(shape, *here, from);
+        if (!here)
+          break;
+      }
+      shape = from;
+    }
+    if (!here || ((*here)[3] != 1 && shape[3] != 1))
+      continue; // a longer chain may be writable again
+    result = value;
+    strides = *here;
+    if (ops) {
+      for (Operation *step : chain)
+        if (!llvm::is_contained(*ops, step))
+          ops->push_back(step);
+    }
+  }
+  return result;
+}
+
 FailureOr<AttentionCall>
 mlir::dshard::matchAttention(AttentionOp op,
                              SmallVectorImpl<Operation *> *ops) {
@@ -286,57 +347,34 @@ mlir::dshard::matchAttention(AttentionOp op,
     return failure();
   AttentionCall call;
   call.op = op;
-  auto match = [&](Value operand, StridedView &view) {
-    SmallVector<Operation *> passed;
-    view = traceView(operand, &passed);
-    if (view.strides[3] == 1 || view.shape[3] == 1) {
-      if (ops)
-        ops->append(passed);
-      return;
-    }
-    view.root = operand;
-    view.shape.assign(shapeOf(operand).begin(), shapeOf(operand).end());
-    view.strides = contiguousStrides(view.shape);
-  };
-  match(op.getQuery(), call.query);
-  match(op.getKey(), call.key);
-  match(op.getValue(), call.value);
+  call.query = traceRows(op.getQuery(), ops);
+  call.key = traceRows(op.getKey(), ops);
+  call.value = traceRows(op.getValue(), ops);
+  call.result = followViews(op.getResult(), call.resultStrides, ops);
+  return call;
+}
 
-  // Down through single uses; the longest chain that the call can write.
-  call.result = op.getResult();
-  SmallVector<Operation *> chain;
-  SmallVector<int64_t> best = contiguousStrides(shapeOf(op.getResult()));
-  call.resultStrides = best;
-  Value value = op.getResult();
-  while (value.hasOneUse() &&
-         isa<TransposeOp, ReshapeOp>(*value.user_begin())) {
-    chain.push_back(*value.user_begin());
-    value = chain.back()->getResult(0);
-    SmallVector<int64_t> shape(shapeOf(value));
-    std::optional<SmallVector<int64_t>> strides = contiguousStrides(shape);
-    for (Operation *step : llvm::reverse(chain)) {
-      SmallVector<int64_t> from(shapeOf(step->getOperand(0)));
-      if (auto transpose = dyn_cast<TransposeOp>(step)) {
-        SmallVector<int64_t> back(from.size());
-        for (auto [to, d] : llvm::enumerate(transpose.getPermutation()))
-          back[d] = (*strides)[to];
-        strides = back;
-      } else {
-        strides = reshapeStrides(shape, *strides, from);
-        if (!strides)
-          break;
-      }
-      shape = from;
-    }
-    if (!strides || ((*strides)[3] != 1 && shape[3] != 1))
-      continue; // a longer chain may be writable again
-    call.result = value;
-    call.resultStrides = *strides;
-    if (ops) {
-      for (Operation *step : chain)
-        if (!llvm::is_contained(*ops, step))
-          ops->push_back(step);
-    }
+FailureOr<AttentionGradCall>
+mlir::dshard::matchAttentionGrad(AttentionGradOp op,
+                                 SmallVectorImpl<Operation *> *ops) {
+  Type element = elementOf(op.getQuery());
+  if (!isCallType(element) || !elementOf(op.getLogSumExp()).isF32())
+    return failure();
+  for (Value value :
+       {op.getKey(), op.getValue(), op.getResult(), op.getResultGrad(),
+        op.getQueryGrad(), op.getKeyGrad(), op.getValueGrad()})
+    if (elementOf(value) != element)
+      return failure();
+  AttentionGradCall call;
+  call.op = op;
+  for (Value operand : {op.getQuery(), op.getKey(), op.getValue(),
+                        op.getResult(), op.getLogSumExp(), op.getResultGrad()})
+    call.operands.push_back(traceRows(operand, ops));
+  call.operands.push_back(
+      op.getKeyPadding() ? traceRows(op.getKeyPadding(), ops) : StridedView());
+  for (Value result : {op.getQueryGrad(), op.getKeyGrad(), op.getValueGrad()}) {
+    call.resultStrides.emplace_back();
+    call.results.push_back(followViews(result, call.resultStrides.back(), ops));
   }
   return call;
 }

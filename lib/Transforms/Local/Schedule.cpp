@@ -30,6 +30,8 @@ public:
 
 private:
   int64_t growth(Operation *op) const;
+  /// Roots that `op` or its region reads, with how often.
+  static llvm::SmallDenseMap<Value, int> readsOf(Operation *op);
   /// Values of an aliasing chain (reshapes) share the bytes of their root.
   static Value rootOf(Value value) {
     while (auto reshape = value.getDefiningOp<ReshapeOp>())
@@ -37,27 +39,63 @@ private:
     return value;
   }
 
+  void orderStates();
+
   Block &block;
+  DenseMap<Operation *, SmallVector<Operation *>> after; // of orderStates
   DenseMap<Operation *, int> position;
   DenseMap<Operation *, int> waiting; // producers not yet placed
   DenseMap<Value, int> remaining;     // readers of a root not yet placed
 };
 } // namespace
 
+llvm::SmallDenseMap<Value, int> Scheduler::readsOf(Operation *op) {
+  llvm::SmallDenseMap<Value, int> reads;
+  op->walk([&](Operation *inner) {
+    for (Value operand : inner->getOperands())
+      if (inner == op ||
+          !op->isAncestor(operand.getParentBlock()->getParentOp()))
+        ++reads[rootOf(operand)];
+  });
+  return reads;
+}
+
 int64_t Scheduler::growth(Operation *op) const {
   int64_t bytes = 0;
   if (!isa<ReshapeOp>(op))
     for (Value result : op->getResults())
       bytes += bytesOf(result);
-  llvm::SmallDenseMap<Value, int> reads;
-  for (Value operand : op->getOperands())
-    ++reads[rootOf(operand)];
-  for (auto [root, count] : reads) {
+  for (auto [root, count] : readsOf(op)) {
     auto it = remaining.find(root);
     if (root.getDefiningOp() && it != remaining.end() && it->second == count)
       bytes -= bytesOf(root);
   }
   return bytes;
+}
+
+/// The new value of a state stays after the reads of the old one that the
+/// program has before it, so that it can be written over it.
+void Scheduler::orderStates() {
+  auto function = dyn_cast<func::FuncOp>(block.getParentOp());
+  if (!function)
+    return;
+  for (OpOperand &result : block.getTerminator()->getOpOperands()) {
+    auto name = function.getResultAttrOfType<StringAttr>(
+        result.getOperandNumber(), stateAttrName);
+    Operation *producer = result.get().getDefiningOp();
+    if (!name || !producer)
+      continue;
+    for (BlockArgument argument : block.getArguments()) {
+      if (function.getArgAttr(argument.getArgNumber(), stateAttrName) != name)
+        continue;
+      for (Operation *user : argument.getUsers()) {
+        Operation *reader = block.findAncestorOpInBlock(*user);
+        if (position.count(reader) && position.count(producer) &&
+            position[reader] < position[producer])
+          after[producer].push_back(reader);
+      }
+    }
+  }
 }
 
 void Scheduler::run() {
@@ -66,6 +104,7 @@ void Scheduler::run() {
     position[&op] = ops.size();
     ops.push_back(&op);
   }
+  orderStates();
   auto keepsOrder = [](Operation *op) {
     return isa<AllGatherOp, AllReduceOp, ReduceScatterOp, AllToAllOp,
                BroadcastOp, PermuteOp, SendOp, RecvOp, RepeatOp, IfOp>(op);
@@ -81,6 +120,8 @@ void Scheduler::run() {
           producers.insert(producer);
       }
     });
+    for (Operation *reader : after.lookup(op))
+      producers.insert(reader);
     if (keepsOrder(op)) {
       if (previous)
         producers.insert(previous);
@@ -89,9 +130,9 @@ void Scheduler::run() {
     waiting[op] = producers.size();
     for (Operation *producer : producers)
       successors[producer].push_back(op);
-    for (Value operand : op->getOperands())
-      if (!isa<ReshapeOp>(op))
-        ++remaining[rootOf(operand)];
+    if (!isa<ReshapeOp>(op))
+      for (auto [root, count] : readsOf(op))
+        remaining[root] += count;
   }
   for (Value operand : block.getTerminator()->getOperands())
     ++remaining[rootOf(operand)]; // never freed
@@ -114,8 +155,8 @@ void Scheduler::run() {
     ready.erase(best);
     op->moveBefore(terminator);
     if (!isa<ReshapeOp>(op))
-      for (Value operand : op->getOperands())
-        --remaining[rootOf(operand)];
+      for (auto [root, count] : readsOf(op))
+        remaining[root] -= count;
     for (Operation *successor : successors[op])
       if (--waiting[successor] == 0)
         ready.push_back(successor);

@@ -3,6 +3,7 @@
 #include "dshard/Transforms/Local/Calls.h"
 #include "dshard/Transforms/Local/Kernels.h"
 #include "dshard/Transforms/Local/Passes.h"
+#include "dshard/Transforms/Local/RankValues.h"
 
 namespace mlir::dshard {
 #define GEN_PASS_DEF_VERIFYSCHEDULEPASS
@@ -19,6 +20,9 @@ static LogicalResult verifyCall(FusedOp fused, StringRef call) {
   } else if (call == "attention") {
     for (auto op : fused.getBody().getOps<AttentionOp>())
       return succeeded(matchAttention(op)) ? success() : failure();
+  } else if (call == "attention_grad") {
+    for (auto op : fused.getBody().getOps<AttentionGradOp>())
+      return succeeded(matchAttentionGrad(op)) ? success() : failure();
   }
   return failure();
 }
@@ -40,7 +44,7 @@ LogicalResult mlir::dshard::verifyScheduled(Operation &op) {
   if (isa<ReshapeOp, AllGatherOp, AllReduceOp, ReduceScatterOp, AllToAllOp,
           BroadcastOp, PermuteOp, SendOp, RecvOp, LocalSliceOp, RankIndexOp>(
           op) ||
-      op.hasTrait<OpTrait::IsTerminator>())
+      op.hasTrait<OpTrait::IsTerminator>() || isRankValue(&op))
     return success();
   if (isa<RepeatOp, IfOp>(op)) {
     for (Region &region : op.getRegions())

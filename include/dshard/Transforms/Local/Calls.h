@@ -5,6 +5,8 @@
 //
 //   "matmul"     views of lhs and rhs, matmul, then optionally, in this order:
 //                bias, activation (relu, gelu, silu), residual
+//   "attention_grad"  views of all 4-dim operands, attention_grad, views of its
+//                three results
 //   "attention"  views of query, key and value, attention, views of its result
 //
 // A view is a chain of transposes and reshapes that moves no element: the call
@@ -63,6 +65,22 @@ struct AttentionCall {
 /// Fails silently if its types are not those of the library call.
 FailureOr<AttentionCall>
 matchAttention(AttentionOp op, SmallVectorImpl<Operation *> *ops = nullptr);
+
+struct AttentionGradCall {
+  AttentionGradOp op;
+  /// query, key, value, result, log_sum_exp, result_grad, key_padding; the last
+  /// has no root where it is absent. Those of fewer than 4 dims are contiguous.
+  SmallVector<StridedView> operands;
+  /// The gradients of query, key and value after their views, and the element
+  /// strides of [B, H, S, D] in them.
+  SmallVector<Value> results;
+  SmallVector<SmallVector<int64_t>> resultStrides;
+};
+
+/// As matchAttention.
+FailureOr<AttentionGradCall>
+matchAttentionGrad(AttentionGradOp op,
+                   SmallVectorImpl<Operation *> *ops = nullptr);
 
 /// The gate of phase `schedule` for one op of a function's block
 /// (verify_schedule_c1 to c3). Errors are diagnostics.

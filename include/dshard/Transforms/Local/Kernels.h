@@ -11,12 +11,15 @@
 
 namespace mlir::dshard {
 
-/// The generator knows this op with these types inside a fused region.
+/// The generator knows this op with these types inside a fused region. A
+/// scatter_add is the last op of its region, and its only result.
 inline bool isKernelOp(Operation *op) {
+  if (isa<GradientOp>(op)) // pointwise, but gone by now
+    return false;
   if (!op->hasTrait<Pointwise>() &&
       !isa<ConstantOp, ReshapeOp, TransposeOp, BroadcastToOp, ConcatOp, SliceOp,
-           PadOp, GatherOp, GatherNdOp, IotaOp, RotaryOp, ReduceOp, MatMulOp,
-           RmsNormOp, LayerNormOp, SoftmaxOp>(op))
+           PadOp, GatherOp, GatherNdOp, ScatterAddOp, IotaOp, RotaryOp,
+           ReduceOp, MatMulOp, RmsNormOp, LayerNormOp, SoftmaxOp>(op))
     return false;
   auto known = [](Type type) {
     Type element = cast<RankedTensorType>(type).getElementType();
