@@ -9,6 +9,7 @@
 #include "llvm/Support/GlobPattern.h"
 #include "llvm/Support/JSON.h"
 #include <cmath>
+#include <functional>
 
 using namespace mlir::dshard;
 using ::dshard::Result;
@@ -20,7 +21,7 @@ namespace {
 /// A key, where its value goes, and what it may be.
 struct Key {
   StringRef name;
-  llvm::function_ref<Status(const JsonValue &)> read;
+  std::function<Status(const JsonValue &)> read;
 };
 } // namespace
 
@@ -102,11 +103,11 @@ static Status readBetas(const JsonValue &value, TrainConfig &config) {
   const llvm::json::Array *array = value.getAsArray();
   if (!array || array->size() != 2)
     return expected("[beta1, beta2]", value);
-  for (auto [item, beta] : llvm::zip_equal(
-           *array, llvm::ArrayRef<double *>{&config.beta1, &config.beta2}))
-    if (Status status = readNumber(
-            item, "two numbers in [0, 1)",
-            [](double x) { return x >= 0 && x < 1; }, *beta);
+  double *betas[] = {&config.beta1, &config.beta2};
+  for (size_t i = 0; i < 2; ++i)
+    if (Status status =
+            readNumber((*array)[i], "two numbers in [0, 1)",
+                       [](double x) { return x >= 0 && x < 1; }, *betas[i]);
         !status)
       return status;
   return Status();
