@@ -40,16 +40,15 @@ def evaluate(folder, op, operands, *expected, attributes="", precision="fp64"):
     ins = ", ".join(tensor_type(a) for a in operands)
     outs = [tensor_type(e) for e in expected]
     results = ", ".join(f"%r{i}" for i in range(len(expected)))
-    attributes = f"{{{attributes}}}" if attributes else ""
+    attributes = f" {{{attributes}}}" if attributes else ""
     (folder / "op.mlir").write_text(
         f"func.func @run({arguments}) -> ({', '.join(outs)}) {{\n"
-        f"  {results} = \"dshard.{op}\"({', '.join(names)}) {'<' + attributes + '>' if attributes else ''}"
-        f" : ({ins}) -> ({', '.join(outs)})\n"
+        f"  {results} = dshard.{op} {', '.join(names)}{attributes} : ({ins}) -> ({', '.join(outs)})\n"
         f"  return {results} : {', '.join(outs)}\n}}\n"
     )
     command = [str(BUILD / "bin" / "dshard-interpret"), "op.mlir", f"--precision={precision}"]
     for i, array in enumerate(operands):
-        np.save(folder / f"in{i}.npy", array)
+        np.save(folder / f"in{i}.npy", np.array(array, order="C"))
         command += ["--input", f"{i}=in{i}.npy"]
     for i in range(len(expected)):
         command += ["--output", f"{i}=out{i}.npy"]
@@ -384,6 +383,121 @@ def test_gather_nd(batch_dims, index_shape, tmp_path, random):
     check(tmp_path, "gather_nd", [x, indices], np.asarray(theirs), attributes=f"batch_dims = {batch_dims} : i64")
 
 
+def test_scatter_add(tmp_path, random):
+    for dim in (0, 1, 2):
+        indices = random.integers(-3, 3, (2, 6))
+        shape = [3, 4, 5]
+        updates = random.normal(size=(*shape[:dim], 2, 6, *shape[dim + 1 :]))
+        value = np.zeros(shape)
+        flat = np.moveaxis(updates.reshape(*shape[:dim], 12, *shape[dim + 1 :]), dim, 0)
+        np.add.at(np.moveaxis(value, dim, 0), indices.reshape(-1), flat)
+        check(tmp_path, "scatter_add", [indices, updates], value, attributes=f"dim = {dim} : i64")
+
+
+def test_scatter_add_with_offset_is_a_shard(tmp_path, random):
+    indices, updates = random.integers(0, 6, (2, 4)), random.normal(size=(2, 4, 3))
+    whole = np.zeros((6, 3))
+    np.add.at(whole, indices.reshape(-1), updates.reshape(-1, 3))
+    for rank in range(2):
+        shard = whole[3 * rank : 3 * rank + 3]
+        check(tmp_path, "scatter_add", [indices, updates, np.array(3 * rank)], shard, attributes="dim = 0 : i64")
+
+
+def natural_positions(layout, parts, size):
+    """Which natural element lies where, from the words of the op's description."""
+    if layout == "zigzag":
+        chunks = np.split(np.arange(size), 2 * parts)
+        return np.concatenate([np.concatenate([chunks[r], chunks[2 * parts - 1 - r]]) for r in range(parts)])
+    if layout == "striped":
+        return np.concatenate([np.arange(r, size, parts) for r in range(parts)])
+    return np.arange(size)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "zigzag", "striped"])
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_reorder(parts, layout, tmp_path, random):
+    x = random.normal(size=(2, 12, 3))
+    order = natural_positions(layout, parts, 12)
+    attributes = f"dim = 1 : i64, layout = #dshard.layout<{layout}>, parts = {parts} : i64"
+    check(tmp_path, "reorder", [x], x[:, order], attributes=attributes)
+    check(tmp_path, "reorder", [x[:, order]], x, attributes=attributes + ", inverse")
+
+
+@pytest.mark.parametrize("layout", ["zigzag", "striped"])
+def test_attention_layout(layout, tmp_path, random):
+    """Rows and keys in another order give the rows of the natural order in that order."""
+    q, k, v = (random.normal(size=(2, 2, 8, 4)) for _ in range(3))
+    padding = random.uniform(size=(2, 8)) < 0.7
+    i, j = np.arange(8)[:, None], np.arange(8)[None]
+    keep = ((j <= i) & (j > i - 3))[None] & padding[:, None]
+    value, lse = attention(q, k, v, keep, 0.5)
+    order = natural_positions(layout, 2, 8)
+    check_attention(
+        tmp_path,
+        [q[:, :, order], k[:, :, order], v[:, :, order], padding[:, order]],
+        (value[:, :, order], lse[:, :, order]),
+        f"scale = 0.5 : f64, causal, window = 3 : i64, layout = #dshard.layout<{layout}>, parts = 2 : i64",
+    )
+
+
+def test_attention_query_offset(tmp_path, random):
+    """The rows of the second half, as a rank that holds them computes them."""
+    q, k, v = (random.normal(size=(1, 2, 6, 4)) for _ in range(3))
+    keep = np.tril(np.ones((6, 6), bool))[None]
+    value, lse = attention(q, k, v, keep, 0.5)
+    operands = [q[:, :, 3:], k, v, np.array(3)]
+    check_attention(tmp_path, operands, (value[:, :, 3:], lse[:, :, 3:]), "scale = 0.5 : f64, causal")
+    padded = [q[:, :, 3:], k, v, np.ones((1, 6), bool), np.array(3)]
+    check_attention(tmp_path, padded, (value[:, :, 3:], lse[:, :, 3:]), "scale = 0.5 : f64, causal")
+
+
+def test_attention_grad(tmp_path, random):
+    """One head, no mask, by the formulas; test/Transforms/Train compares all attributes with finite differences."""
+    q, k, v, g = (random.normal(size=(2, 1, 5, 4)) for _ in range(4))
+    scores = 0.5 * q @ k.swapaxes(-1, -2)
+    p = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    out, lse = p @ v, np.log(np.exp(scores).sum(-1))
+    ds = p * (g @ v.swapaxes(-1, -2) - (g * out).sum(-1, keepdims=True)) * 0.5
+    expected = (ds @ k, ds.swapaxes(-1, -2) @ q, p.swapaxes(-1, -2) @ g)
+    check(tmp_path, "attention_grad", [q, k, v, out, lse.astype(np.float32), g], *expected, attributes="scale = 0.5 : f64", tolerance=1e-6)
+
+
+def test_weight_grad(tmp_path, random):
+    x, g = random.normal(size=(2, 3, 4)), random.normal(size=(2, 3, 5))
+    check(tmp_path, "weight_grad", [x, g], np.einsum("abm,abn->mn", x, g))
+
+
+def test_cross_entropy(tmp_path, random):
+    logits, labels = random.normal(size=(2, 5, 7)) * 3, random.integers(0, 7, (2, 5))
+    labels[1, 2] = labels[0, 0] = -100
+    lse = np.log(np.exp(logits).sum(-1))
+    loss = np.where(labels == -100, 0, lse - np.take_along_axis(logits, np.maximum(labels, 0)[..., None], -1)[..., 0])
+    check(tmp_path, "cross_entropy", [logits, labels], loss, lse)
+
+
+def test_cross_entropy_names_a_bad_label(tmp_path):
+    with pytest.raises(AssertionError, match="label 7 is none of 7 classes and not the ignored -100"):
+        evaluate(tmp_path, "cross_entropy", [np.zeros((2, 7)), np.array([1, 7])], np.zeros(2), np.zeros(2))
+
+
+def test_gradient(tmp_path, random):
+    x = random.normal(size=(3, 4))
+    check(tmp_path, "gradient", [x], x, attributes='of = "w"')
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_adamw(enabled, tmp_path, random):
+    w, g, m, v = random.normal(size=(3, 4)), random.normal(size=(3, 4)), random.normal(size=(3, 4)), random.uniform(0, 1, (3, 4))
+    rate, c1, c2, scale = 0.1, 1 - 0.9**3, 1 - 0.99**3, 0.5
+    expected = (w, m, v)
+    if enabled:
+        m1 = 0.9 * m + 0.1 * (scale * g)
+        v1 = 0.99 * v + 0.01 * (scale * g) ** 2
+        expected = (w * (1 - rate * 0.2) - rate * (m1 / c1) / (np.sqrt(v1 / c2) + 1e-3), m1, v1)
+    operands = [w, g, m, v, *map(np.array, (rate, c1, c2, scale, enabled))]
+    check(tmp_path, "adamw", operands, *expected, attributes="beta1 = 0.9 : f64, beta2 = 0.99 : f64, epsilon = 1.0e-3 : f64, weight_decay = 0.2 : f64")
+
+
 def test_iota(tmp_path):
     value = np.broadcast_to((2 + 0.5 * np.arange(4))[:, None], (3, 4, 2))
     check(tmp_path, "iota", [], value, attributes="dim = 1 : i64, start = 2.0 : f64, step = 0.5 : f64")
@@ -414,7 +528,8 @@ def test_constant(text, value, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     ours = np.load(tmp_path / "out.npy")
-    assert ours.dtype == value.dtype and np.array_equal(ours, value)
+    written = np.float64 if value.dtype.kind == "f" else value.dtype
+    assert ours.dtype == written and np.array_equal(ours, value)
 
 
 def test_bf16_rounds_to_nearest_even(tmp_path, random):
