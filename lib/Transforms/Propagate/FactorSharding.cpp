@@ -142,7 +142,9 @@ struct Chooser {
       Layout actual = state.layout;
       // What a partial operand costs is the same for every candidate.
       actual.partial.clear();
-      double price = getPrice(state, actual, *needed);
+      double price = llvm::is_contained(state.available, *needed)
+                         ? 0
+                         : getPrice(state, actual, *needed);
       constexpr double lastResort = 1e6;
       total.cost += state.isParameter ? price * lastResort : price;
       total.bytes += price;
@@ -248,6 +250,14 @@ FactorChoice mlir::dshard::chooseFactors(const ShardingRule &rule,
         continue;
       isSettled[a] = isSettled[b] = false;
       choice.hadConflict = true;
+      // Either may give up just what the other wants: {cp, tp} to {cp}.
+      for (auto [from, to] : {std::pair(a, b), {b, a}}) {
+        AxisPieces kept;
+        for (const AxisPiece &piece : candidates[from].front())
+          if (!overlaps(piece, candidates[to].front()))
+            kept.push_back(piece);
+        addCandidate(candidates[from], kept);
+      }
     }
   for (auto [state, factors] : llvm::zip(results, rule.results))
     if (!state.isOpen)
@@ -363,7 +373,9 @@ static AttrT getArgAttr(Value value, llvm::StringRef name) {
 
 bool mlir::dshard::isParameterValue(Value value) {
   while (Operation *op = value.getDefiningOp()) {
-    if (!isa<TransposeOp, ReshapeOp, CastOp>(op))
+    bool isCrop = isa<SliceOp>(op) && op->getOperand(0).getDefiningOp() &&
+                  isa<ReshardOp>(op->getOperand(0).getDefiningOp());
+    if (!isa<TransposeOp, ReshapeOp, CastOp, ReshardOp>(op) && !isCrop)
       return false;
     value = op->getOperand(0);
   }
@@ -380,7 +392,10 @@ std::string mlir::dshard::describeOp(Operation *op) {
 
 std::string mlir::dshard::describeValue(Value value) {
   if (Operation *op = value.getDefiningOp()) {
-    std::string text = "output of " + describeOp(op);
+    auto part = op->getAttrOfType<PartAttr>("part");
+    bool isBackward = part && part.getValue() == Part::backward;
+    std::string text =
+        (isBackward ? "gradient in " : "output of ") + describeOp(op);
     llvm::StringRef name = op->getName().stripDialect();
     if (!llvm::StringRef(text).ends_with(name))
       text += " (" + name.str() + ")";
@@ -396,4 +411,57 @@ std::string mlir::dshard::describeValue(Value value) {
 
 bool mlir::dshard::hasRule(Operation *op) {
   return isa<ShardingRuleInterface>(op);
+}
+
+//===----------------------------------------------------------------------===//
+// Regions
+//===----------------------------------------------------------------------===//
+
+Value mlir::dshard::getCarried(Value value) {
+  auto argument = dyn_cast<BlockArgument>(value);
+  if (!argument || argument.getArgNumber() == 0)
+    return value;
+  auto repeat = dyn_cast<RepeatOp>(argument.getOwner()->getParentOp());
+  return repeat ? repeat.getResult(argument.getArgNumber() - 1) : value;
+}
+
+llvm::SmallVector<Handover> mlir::dshard::getHandovers(Operation *op) {
+  llvm::SmallVector<Handover> found;
+  Operation *owner = isa<RepeatOp>(op)  ? op
+                     : isa<YieldOp>(op) ? op->getParentOp()
+                                        : nullptr;
+  if (isa_and_nonnull<RepeatOp, IfOp>(owner))
+    for (auto [operand, target] :
+         llvm::zip(op->getOpOperands(), owner->getResults()))
+      found.push_back({&operand, target});
+  return found;
+}
+
+ShardingRule mlir::dshard::getHandoverRule(RankedTensorType type) {
+  ShardingRule rule;
+  TensorFactors dims(type.getRank());
+  for (auto [i, size] : llvm::enumerate(type.getShape()))
+    if (size != 1)
+      dims[i].push_back(rule.addFactor(size));
+  rule.operands = {dims};
+  rule.results = {dims};
+  rule.linear = {true};
+  return rule;
+}
+
+bool mlir::dshard::isZeroConstant(Value value) {
+  auto constant = value.getDefiningOp<ConstantOp>();
+  auto elements = constant ? dyn_cast<DenseElementsAttr>(constant.getValue())
+                           : DenseElementsAttr();
+  if (!elements || !elements.isSplat())
+    return false;
+  if (isa<FloatType>(elements.getElementType()))
+    return elements.getSplatValue<llvm::APFloat>().isPosZero();
+  return elements.getSplatValue<llvm::APInt>().isZero();
+}
+
+Operation *mlir::dshard::getAncestorIn(Block *block, Operation *op) {
+  while (op && op->getBlock() != block)
+    op = op->getParentOp();
+  return op;
 }

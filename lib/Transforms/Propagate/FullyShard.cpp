@@ -6,6 +6,8 @@
 #include "dshard/Transforms/Propagate/Gates.h"
 #include "dshard/Transforms/Propagate/Passes.h"
 #include "dshard/Transforms/Propagate/Units.h"
+#include "llvm/ADT/StringMap.h"
+#include "llvm/ADT/StringSwitch.h"
 #include "llvm/Support/FormatVariadic.h"
 
 namespace mlir::dshard {
@@ -17,7 +19,9 @@ using namespace mlir;
 using namespace mlir::dshard;
 
 namespace {
-/// Where a parameter is stored.
+enum class FullyShardedMode { none, optimizer, gradients, parameters };
+
+/// Where a parameter is stored, or its optimizer states.
 struct StorageChoice {
   Layout layout;
   int64_t paddedDim = -1; ///< the dim that grows to `paddedSize`; -1: none
@@ -29,12 +33,26 @@ struct Sharder {
   func::FuncOp function;
   MeshAttr mesh;
   AxisPieces axes; ///< dp_shard, cp
-  bool gathersAgain = false;
+  FullyShardedMode mode;
   Units units;
+  bool emitsRemarks; ///< once per module, not per entry point
 
   void run();
-  void shard(BlockArgument argument, const Layout &compute,
-             const StorageChoice &storage);
+  std::optional<StorageChoice> chooseFor(BlockArgument argument,
+                                         const Layout &compute);
+  void gather(BlockArgument argument, const StorageChoice &storage,
+              const Layout &compute, RankedTensorType type, StringRef unit);
+  Value gatherBefore(Operation *first, BlockArgument argument,
+                     const StorageChoice &storage, const Layout &compute,
+                     RankedTensorType type, StringRef unit, Part part,
+                     bool isFreed);
+  void shardGradient(GradientOp op, const Layout &compute,
+                     const StorageChoice &storage, StringRef name,
+                     StringRef unit);
+  void shardState(BlockArgument state, const StorageChoice &storage);
+  void shardUpdate(AdamWOp op, const Layout &compute,
+                   const StorageChoice &storage, RankedTensorType type,
+                   StringRef name, StringRef unit);
 };
 } // namespace
 
@@ -65,75 +83,379 @@ static std::optional<StorageChoice> chooseStorage(RankedTensorType type,
   return std::nullopt;
 }
 
-void Sharder::shard(BlockArgument argument, const Layout &compute,
-                    const StorageChoice &storage) {
-  auto type = cast<RankedTensorType>(argument.getType());
-  std::string unit = units.getUnitOf(argument);
+//===----------------------------------------------------------------------===//
+// Forward and backward: gathers
+//===----------------------------------------------------------------------===//
+
+static Part getPart(Operation *op) {
+  auto part = op->getAttrOfType<PartAttr>("part");
+  return part ? part.getValue() : Part::forward;
+}
+
+/// The first of `ops`: in the block of all of them, else the op of the
+/// function's block that holds it.
+static Operation *findFirst(ArrayRef<Operation *> ops, Block *outer) {
+  Block *block = ops.front()->getBlock();
+  if (llvm::any_of(ops, [&](Operation *op) { return op->getBlock() != block; }))
+    block = outer;
   Operation *first = nullptr;
-  for (Operation *user : argument.getUsers())
-    if (!first || user->isBeforeInBlock(first))
-      first = user;
-  if (storage.paddedDim >= 0) {
-    SmallVector<int64_t> shape(type.getShape());
-    shape[storage.paddedDim] = storage.paddedSize;
-    argument.setType(type.clone(shape));
-    emitRemark(argument.getLoc())
-        << describeValue(argument) << ": dim " << storage.paddedDim
-        << " padded from " << type.getDimSize(storage.paddedDim) << " to "
-        << storage.paddedSize << " for storage over " << describe(axes, mesh)
-        << " of " << getSize(axes) << " ranks";
+  for (Operation *op : ops)
+    if (Operation *own = getAncestorIn(block, op);
+        !first || own->isBeforeInBlock(first))
+      first = own;
+  return first;
+}
+
+static bool isView(Operation *op) {
+  return isa<TransposeOp, ReshapeOp, CastOp>(op);
+}
+
+/// Uses of `value`, also behind views of the forward part, by backward ops.
+static void findBackwardUsers(Value value,
+                              SmallVectorImpl<Operation *> &found) {
+  for (Operation *user : value.getUsers()) {
+    if (getPart(user) == Part::backward)
+      found.push_back(user);
+    else if (isView(user) && getPart(user) == Part::forward)
+      findBackwardUsers(user->getResult(0), found);
   }
-  setSharding(argument, writeSharding(storage.layout, mesh));
+}
+
+/// Backward ops read `again` instead of `value`; views are made again.
+static void readAgain(Value value, Value again) {
+  for (OpOperand &use : llvm::make_early_inc_range(value.getUses())) {
+    Operation *user = use.getOwner();
+    if (getPart(user) == Part::backward) {
+      use.set(again);
+      continue;
+    }
+    SmallVector<Operation *> behind;
+    if (isView(user) && getPart(user) == Part::forward)
+      findBackwardUsers(user->getResult(0), behind);
+    if (behind.empty())
+      continue;
+    OpBuilder builder(user->getContext());
+    builder.setInsertionPointAfterValue(again);
+    Operation *view = builder.clone(*user);
+    view->setOperand(0, again);
+    view->setAttr("part", PartAttr::get(user->getContext(), Part::backward));
+    readAgain(user->getResult(0), view->getResult(0));
+  }
+}
+
+/// Builds storage -> compute before `first`.
+Value Sharder::gatherBefore(Operation *first, BlockArgument argument,
+                            const StorageChoice &storage, const Layout &compute,
+                            RankedTensorType type, StringRef unit, Part part,
+                            bool isFreed) {
   OpBuilder builder(first);
-  bool again = gathersAgain && units.isGatheredAgain(unit);
   auto path = builder.getStringAttr(unit);
-  auto part = PartAttr::get(builder.getContext(), Part::forward);
+  auto partAttr = PartAttr::get(builder.getContext(), part);
   ShardingAttr computeSharding = writeSharding(compute, mesh);
-  auto reshard = ReshardOp::create(
+  Value gathered = ReshardOp::create(
       builder, first->getLoc(), argument.getType(), argument, computeSharding,
       builder.getStringAttr("gather " + describeValue(argument)),
-      again ? builder.getUnitAttr() : UnitAttr(), path, part);
-  Value gathered = reshard.getResult();
-  if (storage.paddedDim >= 0) {
-    DShardBuilder make(builder, first->getLoc(), path, part);
-    gathered = make.sliceDim(gathered, storage.paddedDim, 0,
-                             type.getDimSize(storage.paddedDim));
-    setSharding(gathered, computeSharding);
+      isFreed ? builder.getUnitAttr() : UnitAttr(), path, partAttr);
+  if (storage.paddedDim < 0)
+    return gathered;
+  DShardBuilder make(builder, first->getLoc(), path, partAttr);
+  gathered = make.sliceDim(gathered, storage.paddedDim, 0,
+                           type.getDimSize(storage.paddedDim));
+  setSharding(gathered, computeSharding);
+  return gathered;
+}
+
+/// Forward and backward ops read the parameter gathered: once, or, if memory is
+/// to be free in between, once each.
+void Sharder::gather(BlockArgument argument, const StorageChoice &storage,
+                     const Layout &compute, RankedTensorType type,
+                     StringRef unit) {
+  SmallVector<OpOperand *> uses;
+  SmallVector<Operation *> users, forward, backward;
+  for (OpOperand &use : argument.getUses()) {
+    Operation *user = use.getOwner();
+    if (getPart(user) == Part::optimizer)
+      continue;
+    uses.push_back(&use);
+    users.push_back(user);
+    if (getPart(user) == Part::forward)
+      forward.push_back(user);
   }
-  argument.replaceAllUsesExcept(gathered, reshard);
+  if (users.empty())
+    return;
+  bool isFreed =
+      mode == FullyShardedMode::parameters && units.isGatheredAgain(unit);
+  if (isFreed && !forward.empty())
+    findBackwardUsers(argument, backward);
+  Block *outer = &function.getBody().front();
+  Operation *first = findFirst(backward.empty() ? users : forward, outer);
+  // Kept to the end of the step: not gathered in each iteration.
+  if (mode == FullyShardedMode::gradients)
+    first = getAncestorIn(outer, first);
+  Value gathered =
+      gatherBefore(first, argument, storage, compute, type, unit,
+                   forward.empty() ? Part::backward : Part::forward, isFreed);
+  for (OpOperand *use : uses)
+    use->set(gathered);
+  if (!backward.empty())
+    readAgain(gathered,
+              gatherBefore(findFirst(backward, outer), argument, storage,
+                           compute, type, unit, Part::backward,
+                           /*isFreed=*/false));
+}
+
+//===----------------------------------------------------------------------===//
+// Optimizer: shards of gradients, states and updates
+//===----------------------------------------------------------------------===//
+
+static RankedTensorType padType(RankedTensorType type,
+                                const StorageChoice &storage) {
+  SmallVector<int64_t> shape(type.getShape());
+  if (storage.paddedDim >= 0)
+    shape[storage.paddedDim] = storage.paddedSize;
+  return type.clone(shape);
+}
+
+/// `value`, with zeros up to the stored size.
+static Value padForStorage(DShardBuilder &make, Value value,
+                           const StorageChoice &storage) {
+  RankedTensorType type = DShardBuilder::typeOf(value);
+  if (storage.paddedDim < 0)
+    return value;
+  SmallVector<int64_t> low(type.getRank(), 0), high(type.getRank(), 0);
+  high[storage.paddedDim] =
+      storage.paddedSize - type.getDimSize(storage.paddedDim);
+  return make.create<PadOp>(padType(type, storage), value, low, high,
+                            llvm::APFloat(0.0));
+}
+
+/// `value` grew along `dim`: what is computed from it elementwise grows with
+/// it, sums do not mind the zeros, and everything else gets it cropped to
+/// `size`.
+static void growUsers(Value value, int64_t dim, int64_t size) {
+  auto type = cast<RankedTensorType>(value.getType());
+  Value cropped;
+  for (OpOperand &use : llvm::make_early_inc_range(value.getUses())) {
+    Operation *user = use.getOwner();
+    if (cropped && user == cropped.getDefiningOp())
+      continue;
+    if (auto reshard = dyn_cast<ReshardOp>(user)) {
+      if (reshard.getType() != type) {
+        reshard.getResult().setType(type);
+        growUsers(reshard.getResult(), dim, size);
+      }
+      continue;
+    }
+    auto fits = [&](Value other) {
+      auto own = cast<RankedTensorType>(other.getType());
+      int64_t ownDim = dim + own.getRank() - type.getRank();
+      return ownDim < 0 || own.getDimSize(ownDim) == 1 ||
+             own.getDimSize(ownDim) == type.getDimSize(dim);
+    };
+    auto reduce = dyn_cast<ReduceOp>(user);
+    if (reduce && llvm::is_contained(reduce.getDims(), dim) &&
+        reduce.getKind() == ReductionKind::sum)
+      continue;
+    if (isa<AdamWOp>(user) ||
+        (user->hasTrait<Pointwise>() &&
+         llvm::all_of(user->getOperands(), fits) &&
+         cast<RankedTensorType>(user->getResult(0).getType()).getRank() ==
+             type.getRank())) {
+      for (Value result : user->getResults()) {
+        auto own = cast<RankedTensorType>(result.getType());
+        if (own.getRank() != type.getRank() || own.getDimSize(dim) != size)
+          continue;
+        result.setType(type.clone(own.getElementType()));
+        growUsers(result, dim, size);
+      }
+      continue;
+    }
+    auto returnOp = dyn_cast<func::ReturnOp>(user);
+    if (returnOp && cast<func::FuncOp>(returnOp->getParentOp())
+                        .getResultAttr(use.getOperandNumber(), stateAttrName))
+      continue;
+    if (!cropped) {
+      OpBuilder builder(user->getContext());
+      builder.setInsertionPointAfterValue(value);
+      Operation *like = value.getDefiningOp() ? value.getDefiningOp() : user;
+      DShardBuilder make(builder, like);
+      cropped = make.sliceDim(value, dim, 0, size);
+    }
+    use.set(cropped);
+  }
+}
+
+/// The gradient, complete where its parameter is stored.
+void Sharder::shardGradient(GradientOp op, const Layout &compute,
+                            const StorageChoice &storage, StringRef name,
+                            StringRef unit) {
+  OpBuilder builder(op);
+  auto path = builder.getStringAttr(unit);
+  auto part = PartAttr::get(builder.getContext(), Part::backward);
+  Value value = op.getInput();
+  // As soon as it is there: the unreduced one is the larger.
+  if (value.getDefiningOp())
+    builder.setInsertionPointAfter(value.getDefiningOp());
+  // A cotangent is sharded as its primal is computed with.
+  if (value.getDefiningOp() && !getValueSharding(value))
+    setSharding(value, writeSharding(compute, mesh));
+  DShardBuilder make(builder, op.getLoc(), path, part);
+  value = padForStorage(make, value, storage);
+  ShardingAttr sharding = writeSharding(storage.layout, mesh);
+  auto reshard =
+      ReshardOp::create(builder, op.getLoc(), value.getType(), value, sharding,
+                        builder.getStringAttr("reduce gradient of " + name),
+                        UnitAttr(), path, part);
+  op.getInputMutable().assign(reshard.getResult());
+  int64_t dim = storage.paddedDim;
+  if (dim >= 0) {
+    int64_t size = DShardBuilder::typeOf(op.getResult()).getDimSize(dim);
+    op.getResult().setType(cast<RankedTensorType>(value.getType()));
+    growUsers(op.getResult(), dim, size);
+  }
+  setSharding(op.getResult(), sharding);
+}
+
+void Sharder::shardState(BlockArgument state, const StorageChoice &storage) {
+  auto type = cast<RankedTensorType>(state.getType());
+  setSharding(state, writeSharding(storage.layout, mesh));
+  if (storage.paddedDim < 0)
+    return;
+  state.setType(padType(type, storage));
+  growUsers(state, storage.paddedDim, type.getDimSize(storage.paddedDim));
+}
+
+/// Mode `optimizer`: the update works on shards of a parameter that is stored
+/// whole, and its result is gathered.
+void Sharder::shardUpdate(AdamWOp op, const Layout &compute,
+                          const StorageChoice &storage, RankedTensorType type,
+                          StringRef name, StringRef unit) {
+  OpBuilder builder(op);
+  auto path = builder.getStringAttr(unit);
+  auto part = PartAttr::get(builder.getContext(), Part::optimizer);
+  DShardBuilder make(builder, op.getLoc(), path, part);
+  ShardingAttr sharding = writeSharding(storage.layout, mesh);
+  auto shard = [&](OpOperand &operand, StringRef what) {
+    Value value = padForStorage(make, operand.get(), storage);
+    operand.set(ReshardOp::create(
+        builder, op.getLoc(), value.getType(), value, sharding,
+        builder.getStringAttr("own shard of " + what.str() + name.str()),
+        UnitAttr(), path, part));
+  };
+  shard(op.getParamMutable(), "parameter ");
+  shard(op.getGradMutable(), "the gradient of ");
+  Value updated = op.getNewParam();
+  updated.setType(op.getParam().getType());
+  setSharding(updated, sharding);
+  builder.setInsertionPointAfter(op);
+  auto whole = ReshardOp::create(
+      builder, op.getLoc(), updated.getType(), updated,
+      writeSharding(compute, mesh),
+      builder.getStringAttr("gather updated parameter " + name), UnitAttr(),
+      path, part);
+  Value result = whole;
+  if (storage.paddedDim >= 0)
+    result = make.sliceDim(result, storage.paddedDim, 0,
+                           type.getDimSize(storage.paddedDim));
+  updated.replaceAllUsesExcept(result, whole);
+}
+
+//===----------------------------------------------------------------------===//
+// All parameters
+//===----------------------------------------------------------------------===//
+
+std::optional<StorageChoice> Sharder::chooseFor(BlockArgument argument,
+                                                const Layout &compute) {
+  auto type = cast<RankedTensorType>(argument.getType());
+  if (overlaps(getUsedAxes(compute), axes))
+    return std::nullopt; // already sharded over them
+  std::optional<StorageChoice> storage = chooseStorage(type, compute, axes);
+  if (!emitsRemarks)
+    return storage;
+  if (!storage)
+    emitRemark(argument.getLoc())
+        << describeValue(argument) << " of "
+        << llvm::formatv("{0:F0}", getTensorBytes(type)).str()
+        << " bytes is stored as it is computed with, "
+        << describe(compute, mesh) << ": " << describe(axes, mesh) << " of "
+        << getSize(axes) << " ranks divides no dim of it";
+  else if (storage->paddedDim >= 0)
+    emitRemark(argument.getLoc())
+        << describeValue(argument) << ": dim " << storage->paddedDim
+        << " padded from " << type.getDimSize(storage->paddedDim) << " to "
+        << storage->paddedSize << " for storage over " << describe(axes, mesh)
+        << " of " << getSize(axes) << " ranks";
+  return storage;
+}
+
+/// The name that gradients and optimizer states know a parameter by.
+static StringRef getStateName(func::FuncOp function, unsigned argument) {
+  if (auto state =
+          function.getArgAttrOfType<StringAttr>(argument, stateAttrName))
+    return state.getValue();
+  auto weight = function.getArgAttrOfType<WeightAttr>(argument, weightAttrName);
+  return weight ? weight.getName().getValue() : StringRef();
 }
 
 void Sharder::run() {
+  llvm::StringMap<SmallVector<GradientOp, 1>> gradients;
+  function.walk([&](GradientOp op) { gradients[op.getOf()].push_back(op); });
+  llvm::StringMap<SmallVector<BlockArgument, 2>> states;
+  for (BlockArgument argument : function.getArguments())
+    if (auto of = function.getArgAttrOfType<StringAttr>(argument.getArgNumber(),
+                                                        stateOfAttrName))
+      states[of.getValue()].push_back(argument);
+
+  bool shardsStorage = mode == FullyShardedMode::gradients ||
+                       mode == FullyShardedMode::parameters;
   for (BlockArgument argument : function.getArguments()) {
     auto role = function.getArgAttrOfType<RoleAttr>(argument.getArgNumber(),
                                                     roleAttrName);
-    ShardingAttr sharding = getValueSharding(argument);
-    if (!role || role.getValue() != Role::param || !sharding ||
-        argument.use_empty())
+    if (!role || role.getValue() != Role::param)
       continue;
     // One that is returned as it is has no user inside the model.
-    if (llvm::any_of(argument.getUsers(), llvm::IsaPred<func::ReturnOp>))
+    if (argument.use_empty() ||
+        llvm::any_of(argument.getUsers(), llvm::IsaPred<func::ReturnOp>))
       continue;
-    Layout compute = readLayout(sharding, mesh);
-    if (overlaps(getUsedAxes(compute), axes))
-      continue; // already sharded over them
-    std::optional<StorageChoice> storage = chooseStorage(
-        cast<RankedTensorType>(argument.getType()), compute, axes);
-    if (storage)
-      shard(argument, compute, *storage);
-    else
-      emitRemark(argument.getLoc())
-          << describeValue(argument) << " of "
-          << llvm::formatv("{0:F0}", getTensorBytes(cast<RankedTensorType>(
-                                         argument.getType())))
-                 .str()
-          << " bytes is stored as it is computed with, "
-          << describe(compute, mesh) << ": " << describe(axes, mesh) << " of "
-          << getSize(axes) << " ranks divides no dim of it";
+    auto type = cast<RankedTensorType>(argument.getType());
+    ShardingAttr sharding = getValueSharding(argument);
+    Layout compute = sharding ? readLayout(sharding, mesh)
+                              : getReplicatedLayout(type.getRank());
+    StringRef name = getStateName(function, argument.getArgNumber());
+    std::string unit = units.getUnitOf(argument);
+    StorageChoice whole{compute}, storage = whole, updated = whole;
+    // Modes none and optimizer store what they compute with.
+    bool isTrained = !name.empty() && states.count(name);
+    if (!axes.empty() &&
+        (shardsStorage || (mode == FullyShardedMode::optimizer && isTrained)))
+      if (std::optional<StorageChoice> choice = chooseFor(argument, compute))
+        (shardsStorage ? storage : updated) = *choice;
+    if (shardsStorage)
+      updated = storage;
+
+    if (storage.layout != compute || storage.paddedDim >= 0) {
+      argument.setType(padType(type, storage));
+      gather(argument, storage, compute, type, unit);
+      setSharding(argument, writeSharding(storage.layout, mesh));
+      if (storage.paddedDim >= 0)
+        growUsers(argument, storage.paddedDim,
+                  type.getDimSize(storage.paddedDim));
+    }
+    if (name.empty())
+      continue;
+    for (GradientOp op : gradients.lookup(name))
+      shardGradient(op, compute, storage, name, unit);
+    if (updated.layout != storage.layout)
+      for (Operation *user : llvm::to_vector(argument.getUsers()))
+        if (auto update = dyn_cast<AdamWOp>(user))
+          shardUpdate(update, compute, updated, type, name, unit);
+    for (BlockArgument state : states.lookup(name))
+      shardState(state, updated);
   }
   SmallVector<Type> inputs(function.getBody().getArgumentTypes());
-  function.setType(FunctionType::get(function.getContext(), inputs,
-                                     function.getResultTypes()));
+  SmallVector<Type> results(
+      function.getBody().front().getTerminator()->getOperandTypes());
+  function.setType(FunctionType::get(function.getContext(), inputs, results));
 }
 
 namespace {
@@ -142,9 +464,14 @@ struct FullyShardPass : mlir::dshard::impl::FullyShardPassBase<FullyShardPass> {
 
   void runOnOperation() override {
     ModuleOp module = getOperation();
-    if (!llvm::is_contained(
-            {"", "none", "optimizer", "gradients", "parameters"},
-            mode.getValue())) {
+    auto parsed =
+        llvm::StringSwitch<std::optional<FullyShardedMode>>(mode.getValue())
+            .Case("none", FullyShardedMode::none)
+            .Case("optimizer", FullyShardedMode::optimizer)
+            .Case("gradients", FullyShardedMode::gradients)
+            .Cases({"", "parameters"}, FullyShardedMode::parameters)
+            .Default(std::nullopt);
+    if (!parsed) {
       emitError(UnknownLoc::get(&getContext()))
           << "unknown fully-sharded mode '" << mode
           << "'; the modes are none, optimizer, gradients, parameters";
@@ -153,17 +480,11 @@ struct FullyShardPass : mlir::dshard::impl::FullyShardPassBase<FullyShardPass> {
     FailureOr<MeshAttr> mesh = getMeshOrEmitError(module);
     if (failed(mesh))
       return signalPassFailure();
-    if (mesh->getAxisSize("cp") > 1) {
-      module.emitError() << "mesh axis cp=" << mesh->getAxisSize("cp")
-                         << ": context parallelism is not built yet; use "
-                            "dp_replicate, dp_shard or tp";
-      return signalPassFailure();
-    }
-    bool isOn = mode.empty() || mode == "gradients" || mode == "parameters";
     AxisPieces axes;
     for (StringRef axis : {"dp_shard", "cp"})
       if (int64_t size = mesh->getAxisSize(axis); size > 1)
         axes.push_back({StringAttr::get(&getContext(), axis), 1, size});
+    bool isFirst = true;
     for (auto function : module.getOps<func::FuncOp>()) {
       if (function.isExternal())
         continue;
@@ -171,9 +492,8 @@ struct FullyShardPass : mlir::dshard::impl::FullyShardPassBase<FullyShardPass> {
       FailureOr<Units> units = Units::find(function, unit);
       if (failed(units))
         return signalPassFailure();
-      if (isOn && !axes.empty())
-        Sharder{function, *mesh, axes, mode != "gradients", std::move(*units)}
-            .run();
+      Sharder{function, *mesh, axes, *parsed, std::move(*units), isFirst}.run();
+      isFirst = false;
     }
   }
 };

@@ -2,6 +2,7 @@
 
 #include "dshard/Transforms/Propagate/FactorSharding.h"
 #include "dshard/Transforms/Propagate/Passes.h"
+#include "llvm/ADT/StringMap.h"
 
 namespace mlir::dshard {
 #define GEN_PASS_DEF_PROPAGATEPASS
@@ -19,27 +20,49 @@ struct ValueState {
   llvm::SmallVector<bool> isOpen;
 };
 
+/// One op with a rule, or one value that control hands on.
+struct Node {
+  Operation *op;
+  llvm::SmallVector<Value> operands, results;
+  ShardingRule rule;
+  /// Once a conflict was settled: factors no longer depend on tensors.
+  std::optional<FactorAxes> settled = std::nullopt;
+};
+
 /// Propagation over one function.
 struct Propagator {
   func::FuncOp function;
   MeshAttr mesh;
+  /// Of a repeat's carried value only the result has a state (getCarried).
   llvm::DenseMap<Value, ValueState> states;
-  std::vector<std::pair<Operation *, ShardingRule>> ops;
-  /// Ops whose conflict was settled: their factors no longer depend on tensors.
-  llvm::DenseMap<Operation *, FactorAxes> settled;
+  std::vector<Node> nodes;
+  AvailableLayouts available;
 
   LogicalResult initialise();
+  LogicalResult addOp(Operation *op);
   void addValue(Value value, ShardingAttr sharding, bool isOpenByDefault);
+  ValueState &stateOf(Value value) { return states[getCarried(value)]; }
   void run();
   bool update(Value value, const Layout &layout);
   /// Merges the tensors' shardings of each factor; `hasConflict` if some factor
   /// was left out because tensors disagree or factors want one axis.
-  FactorAxes merge(Operation *op, const ShardingRule &rule, bool &hasConflict);
-  bool propagateOp(Operation *op, const ShardingRule &rule);
+  FactorAxes merge(const Node &node, bool &hasConflict);
+  bool propagate(const Node &node);
+  void settle(Node &node);
   bool settleFirstConflict();
   void write();
 };
 } // namespace
+
+static bool hasParameter(const Node &node) {
+  return llvm::any_of(node.operands, isParameterValue);
+}
+
+static bool sharesOperand(const Node &lhs, const Node &rhs) {
+  return llvm::any_of(lhs.operands, [&](Value value) {
+    return llvm::is_contained(rhs.operands, value);
+  });
+}
 
 void Propagator::addValue(Value value, ShardingAttr sharding,
                           bool isOpenByDefault) {
@@ -58,35 +81,78 @@ void Propagator::addValue(Value value, ShardingAttr sharding,
   states[value] = std::move(state);
 }
 
+LogicalResult Propagator::addOp(Operation *op) {
+  if (auto repeat = dyn_cast<RepeatOp>(op)) {
+    addValue(repeat.getBody().getArgument(0), {}, /*isOpenByDefault=*/false);
+    // Zeros that several accumulators start from may become shards of several
+    // kinds.
+    for (OpOperand &operand : repeat->getOpOperands())
+      if (auto zero = operand.get().getDefiningOp<ConstantOp>();
+          zero && !zero->hasOneUse()) {
+        OpBuilder builder(repeat);
+        operand.set(builder.clone(*zero)->getResult(0));
+        addValue(operand.get(), {}, /*isOpenByDefault=*/true);
+      }
+  }
+  for (Value result : op->getResults())
+    addValue(result, getValueSharding(result), /*isOpenByDefault=*/true);
+  for (Handover handover : getHandovers(op)) {
+    // A handed-on value may be one that states know by another name.
+    Value value = handover.operand->get();
+    nodes.push_back({op,
+                     {value},
+                     {handover.target},
+                     getHandoverRule(cast<RankedTensorType>(value.getType()))});
+  }
+  if (isa<ReshardOp, func::ReturnOp, RepeatOp, IfOp, YieldOp>(op))
+    return success();
+  if (op->getNumRegions() != 0)
+    return op->emitOpError() << "is not sharded yet; run the model without it "
+                                "or on a mesh of one rank";
+  FailureOr<ShardingRule> rule = getShardingRuleOf(op);
+  if (failed(rule))
+    return failure();
+  nodes.push_back({op, llvm::SmallVector<Value>(op->getOperands()),
+                   llvm::SmallVector<Value>(op->getResults()),
+                   std::move(*rule)});
+  return success();
+}
+
 LogicalResult Propagator::initialise() {
   for (BlockArgument arg : function.getArguments())
     addValue(arg, getValueSharding(arg), /*isOpenByDefault=*/false);
-  for (Operation &op : function.getBody().front()) {
-    if (op.getNumRegions() != 0)
-      return op.emitOpError() << "is not sharded yet; run the model without it "
-                                 "or on a mesh of one rank";
-    for (Value result : op.getResults())
-      addValue(result, getValueSharding(result), /*isOpenByDefault=*/true);
-    if (isa<ReshardOp, func::ReturnOp>(op))
-      continue;
-    FailureOr<ShardingRule> rule = getShardingRuleOf(&op);
-    if (failed(rule))
-      return failure();
-    ops.push_back({&op, std::move(*rule)});
-  }
+  // Clones of constants come before the op that is visited.
+  WalkResult walked =
+      function.getBody().walk<WalkOrder::PreOrder>([&](Operation *op) {
+        return failed(addOp(op)) ? WalkResult::interrupt()
+                                 : WalkResult::advance();
+      });
+  if (walked.wasInterrupted())
+    return failure();
+  // A state is written back as it is stored.
+  llvm::StringMap<ShardingAttr> stored;
+  for (BlockArgument arg : function.getArguments())
+    if (auto state = function.getArgAttrOfType<StringAttr>(arg.getArgNumber(),
+                                                           stateAttrName))
+      stored[state.getValue()] = writeSharding(stateOf(arg).layout, mesh);
   // What the function promises is where the returned value should end.
   Operation *terminator = function.getBody().front().getTerminator();
-  for (auto [index, value] : llvm::enumerate(terminator->getOperands()))
+  for (auto [index, value] : llvm::enumerate(terminator->getOperands())) {
+    auto state = function.getResultAttrOfType<StringAttr>(index, stateAttrName);
+    if (state && stored.count(state.getValue()) &&
+        !function.getResultAttr(index, shardingAttrName))
+      function.setResultAttr(index, shardingAttrName, stored[state.getValue()]);
     if (auto declared =
             function.getResultAttrOfType<ShardingAttr>(index, shardingAttrName))
-      if (states.count(value))
+      if (states.count(getCarried(value)))
         update(value, readLayout(declared, mesh));
+  }
   return success();
 }
 
 /// Adds to open dims what `layout` has beyond them; true if something changed.
 bool Propagator::update(Value value, const Layout &layout) {
-  ValueState &state = states[value];
+  ValueState &state = stateOf(value);
   bool changed = false;
   for (size_t dim = 0; dim < state.layout.dims.size(); ++dim) {
     AxisPieces &pieces = state.layout.dims[dim];
@@ -102,16 +168,16 @@ bool Propagator::update(Value value, const Layout &layout) {
   return changed;
 }
 
-FactorAxes Propagator::merge(Operation *op, const ShardingRule &rule,
-                             bool &hasConflict) {
-  if (auto it = settled.find(op); it != settled.end())
-    return it->second;
+FactorAxes Propagator::merge(const Node &node, bool &hasConflict) {
+  if (node.settled)
+    return *node.settled;
+  const ShardingRule &rule = node.rule;
   size_t numFactors = rule.factors.size();
   FactorAxes merged(numFactors);
   llvm::SmallVector<bool> conflicts(numFactors, false);
   auto collect = [&](Value value, const TensorFactors &factors) {
     FactorAxes axes(numFactors);
-    projectTensor(states[value].layout, factors, rule, axes);
+    projectTensor(stateOf(value).layout, factors, rule, axes);
     for (size_t factor = 0; factor < numFactors; ++factor) {
       if (isPrefix(axes[factor], merged[factor]))
         continue;
@@ -121,9 +187,9 @@ FactorAxes Propagator::merge(Operation *op, const ShardingRule &rule,
         conflicts[factor] = true;
     }
   };
-  for (auto [value, factors] : llvm::zip(op->getOperands(), rule.operands))
+  for (auto [value, factors] : llvm::zip(node.operands, rule.operands))
     collect(value, factors);
-  for (auto [value, factors] : llvm::zip(op->getResults(), rule.results))
+  for (auto [value, factors] : llvm::zip(node.results, rule.results))
     collect(value, factors);
   for (size_t a = 0; a < numFactors; ++a) {
     if (!isShardable(rule.factors[a].kind))
@@ -140,42 +206,61 @@ FactorAxes Propagator::merge(Operation *op, const ShardingRule &rule,
   return merged;
 }
 
-bool Propagator::propagateOp(Operation *op, const ShardingRule &rule) {
+bool Propagator::propagate(const Node &node) {
   bool hasConflict = false, changed = false;
-  FactorAxes axes = merge(op, rule, hasConflict);
-  for (auto [value, factors] : llvm::zip(op->getResults(), rule.results))
-    changed |= update(value, getLayoutPrefix(factors, rule, axes));
-  for (auto [value, factors] : llvm::zip(op->getOperands(), rule.operands))
-    changed |= update(value, getLayoutPrefix(factors, rule, axes));
+  FactorAxes axes = merge(node, hasConflict);
+  for (auto [value, factors] : llvm::zip(node.results, node.rule.results))
+    changed |= update(value, getLayoutPrefix(factors, node.rule, axes));
+  for (auto [value, factors] : llvm::zip(node.operands, node.rule.operands))
+    changed |= update(value, getLayoutPrefix(factors, node.rule, axes));
   return changed;
 }
 
-/// Settles the first op (in program order) whose tensors disagree, by price.
-bool Propagator::settleFirstConflict() {
-  for (auto &[op, rule] : ops) {
-    bool hasConflict = false;
-    if (settled.count(op))
-      continue;
-    merge(op, rule, hasConflict);
-    if (!hasConflict)
-      continue;
-    llvm::SmallVector<TensorState> operands, results;
-    for (Value value : op->getOperands())
-      operands.push_back({cast<RankedTensorType>(value.getType()),
-                          states[value].layout, false,
-                          isParameterValue(value)});
-    for (Value value : op->getResults()) {
-      ValueState &state = states[value];
-      bool isOpen =
-          llvm::all_of(state.isOpen, [](bool open) { return open; }) &&
-          getUsedAxes(state.layout).empty();
-      results.push_back({cast<RankedTensorType>(value.getType()), state.layout,
-                         isOpen, false});
-    }
-    settled[op] = chooseFactors(rule, operands, results, mesh).axes;
-    return true;
+/// Decides by price.
+void Propagator::settle(Node &node) {
+  llvm::SmallVector<TensorState> operands, results;
+  for (Value value : node.operands)
+    operands.push_back({cast<RankedTensorType>(value.getType()),
+                        stateOf(value).layout, false, isParameterValue(value),
+                        available[value]});
+  for (Value value : node.results) {
+    ValueState &state = stateOf(value);
+    bool isOpen = llvm::all_of(state.isOpen, [](bool open) { return open; }) &&
+                  getUsedAxes(state.layout).empty();
+    results.push_back(
+        {cast<RankedTensorType>(value.getType()), state.layout, isOpen, false});
   }
-  return false;
+  node.settled = chooseFactors(node.rule, operands, results, mesh).axes;
+  for (auto [value, factors, state] :
+       llvm::zip(node.operands, node.rule.operands, operands))
+    if (FailureOr<Layout> needed = getLayout(factors, node.rule, *node.settled);
+        succeeded(needed) && *needed != state.layout && !state.isParameter)
+      available[value].push_back(*needed);
+}
+
+/// Settles the first op (in program order) whose tensors disagree; before it
+/// one that a parameter decides, if it brings a common operand to where this
+/// one can use it: the gradient of a weight takes what its projection takes.
+bool Propagator::settleFirstConflict() {
+  auto isInConflict = [&](const Node &node) {
+    bool hasConflict = false;
+    if (!node.settled)
+      merge(node, hasConflict);
+    return hasConflict;
+  };
+  auto first = llvm::find_if(nodes, isInConflict);
+  if (first == nodes.end())
+    return false;
+  auto best = first;
+  if (!hasParameter(*first))
+    for (auto it = first + 1; it != nodes.end(); ++it)
+      if (hasParameter(*it) && sharesOperand(*it, *first) &&
+          isInConflict(*it)) {
+        best = it;
+        break;
+      }
+  settle(*best);
+  return true;
 }
 
 void Propagator::run() {
@@ -183,10 +268,10 @@ void Propagator::run() {
     bool changed = true;
     while (changed) {
       changed = false;
-      for (auto &[op, rule] : ops)
-        changed |= propagateOp(op, rule);
-      for (auto &[op, rule] : llvm::reverse(ops))
-        changed |= propagateOp(op, rule);
+      for (const Node &node : nodes)
+        changed |= propagate(node);
+      for (const Node &node : llvm::reverse(nodes))
+        changed |= propagate(node);
     }
   } while (settleFirstConflict());
 }
@@ -195,16 +280,17 @@ void Propagator::write() {
   for (BlockArgument arg : function.getArguments())
     if (states.count(arg))
       setSharding(arg, writeSharding(states[arg].layout, mesh));
-  for (Operation &op : function.getBody().front())
+  function.getBody().walk([&](Operation *op) {
     if (!isa<ReshardOp>(op))
-      for (Value result : op.getResults())
+      for (Value result : op->getResults())
         if (states.count(result))
           setSharding(result, writeSharding(states[result].layout, mesh));
+  });
   Operation *terminator = function.getBody().front().getTerminator();
   for (auto [index, value] : llvm::enumerate(terminator->getOperands())) {
-    if (!states.count(value))
+    if (!states.count(getCarried(value)))
       continue;
-    Layout layout = states[value].layout;
+    Layout layout = stateOf(value).layout;
     layout.partial.clear();
     if (auto declared =
             function.getResultAttrOfType<ShardingAttr>(index, shardingAttrName))

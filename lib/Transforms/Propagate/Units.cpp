@@ -97,6 +97,10 @@ std::string Units::getUnitOf(StringRef path) const {
 std::string Units::getUnitOf(BlockArgument parameter) const {
   std::optional<std::string> unit;
   for (Operation *user : parameter.getUsers()) {
+    // The gradients and updates of all units may be one module's.
+    auto part = user->getAttrOfType<PartAttr>("part");
+    if (part && part.getValue() != Part::forward)
+      continue;
     std::string own = getUnitOf(getPathOf(user));
     if (unit && *unit != own)
       return "";

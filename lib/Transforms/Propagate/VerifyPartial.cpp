@@ -111,6 +111,9 @@ static LogicalResult verifyOp(Operation *op, MeshAttr mesh) {
   // partial_c4
   for (Value result : op->getResults()) {
     Layout layout = layoutOf(result, mesh);
+    // Zeros are the sum of zeros over any axes.
+    if (isZeroConstant(result) && layout.kind == ReductionKind::sum)
+      continue;
     if (layout.partial != expected.partial)
       return op->emitOpError()
              << "has a result partial over " << describe(layout.partial, mesh)
@@ -141,6 +144,26 @@ static LogicalResult verifyReturn(func::ReturnOp op, func::FuncOp function,
   return success();
 }
 
+/// partial_c7
+static LogicalResult verifyHandovers(Operation *op, MeshAttr mesh) {
+  for (Handover handover : getHandovers(op)) {
+    Layout from = layoutOf(handover.operand->get(), mesh);
+    Layout to = layoutOf(handover.target, mesh);
+    if (from.partial == to.partial && from.kind == to.kind)
+      continue;
+    return op->emitOpError()
+           << "hands on operand " << handover.operand->getOperandNumber()
+           << " partial over " << describe(from.partial, mesh)
+           << " as a value partial over " << describe(to.partial, mesh)
+           << "; reshard it first";
+  }
+  auto branch = dyn_cast<IfOp>(op);
+  if (branch && !layoutOf(branch.getCondition(), mesh).partial.empty())
+    return op->emitOpError()
+           << "has a condition that is partial; reshard it first";
+  return success();
+}
+
 /// partial_c4 for a reshard.
 static LogicalResult verifyReshard(ReshardOp op, MeshAttr mesh) {
   Layout from = layoutOf(op.getInput(), mesh);
@@ -160,18 +183,22 @@ struct VerifyPartialPass
     FailureOr<MeshAttr> mesh = getMeshOrEmitError(getOperation());
     if (failed(mesh))
       return signalPassFailure();
-    for (auto function : getOperation().getOps<func::FuncOp>())
-      for (Operation &op : function.getBody().getOps()) {
+    for (auto function : getOperation().getOps<func::FuncOp>()) {
+      WalkResult walked = function.getBody().walk([&](Operation *op) {
         LogicalResult result = success();
         if (auto returnOp = dyn_cast<func::ReturnOp>(op))
           result = verifyReturn(returnOp, function, *mesh);
         else if (auto reshard = dyn_cast<ReshardOp>(op))
           result = verifyReshard(reshard, *mesh);
+        else if (isa<RepeatOp, IfOp, YieldOp>(op))
+          result = verifyHandovers(op, *mesh);
         else
-          result = verifyOp(&op, *mesh);
-        if (failed(result))
-          return signalPassFailure();
-      }
+          result = verifyOp(op, *mesh);
+        return failed(result) ? WalkResult::interrupt() : WalkResult::advance();
+      });
+      if (walked.wasInterrupted())
+        return signalPassFailure();
+    }
   }
 };
 } // namespace

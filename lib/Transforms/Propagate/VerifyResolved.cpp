@@ -120,6 +120,39 @@ static LogicalResult verifyOp(Operation *op, MeshAttr mesh) {
   return success();
 }
 
+/// resolved_c9
+static LogicalResult verifyHandovers(Operation *op, MeshAttr mesh) {
+  for (Handover handover : getHandovers(op)) {
+    Layout from = readLayout(getValueSharding(handover.operand->get()), mesh);
+    Layout to = readLayout(getValueSharding(handover.target), mesh);
+    if (from.dims != to.dims)
+      return op->emitOpError()
+             << "hands on operand " << handover.operand->getOperandNumber()
+             << " as " << describe(from, mesh)
+             << ", but the value that it becomes is " << describe(to, mesh)
+             << "; reshard it first";
+  }
+  return success();
+}
+
+/// resolved_c6: of the gradient op itself.
+static LogicalResult
+verifyGradient(GradientOp op, const llvm::StringMap<ShardingAttr> &parameters,
+               MeshAttr mesh) {
+  auto it = parameters.find(op.getOf());
+  if (it == parameters.end() || !it->second)
+    return op.emitOpError() << "is of '" << op.getOf()
+                            << "', which is no parameter of this function";
+  Layout own = readLayout(getValueSharding(op.getResult()), mesh);
+  Layout stored = readLayout(it->second, mesh);
+  if (own != stored)
+    return op.emitOpError()
+           << "gives the gradient of '" << op.getOf() << "' as "
+           << describe(own, mesh) << ", but the parameter is stored as "
+           << describe(stored, mesh) << "; reshard the gradient";
+  return success();
+}
+
 /// resolved_c5..c7.
 static LogicalResult verifyFunction(func::FuncOp function, MeshAttr mesh) {
   Operation *terminator = function.getBody().front().getTerminator();
@@ -131,10 +164,22 @@ static LogicalResult verifyFunction(func::FuncOp function, MeshAttr mesh) {
     if (auto state =
             function.getArgAttrOfType<StringAttr>(index, stateAttrName))
       states[state.getValue()] = sharding;
-    if (auto name = function.getArgAttrOfType<StringAttr>(index, nameAttrName))
-      if (isParameterValue(arg))
+    if (!isParameterValue(arg))
+      continue;
+    for (llvm::StringRef key : {nameAttrName, stateAttrName})
+      if (auto name = function.getArgAttrOfType<StringAttr>(index, key))
         parameters[name.getValue()] = sharding;
+    if (auto weight =
+            function.getArgAttrOfType<WeightAttr>(index, weightAttrName))
+      parameters[weight.getName().getValue()] = sharding;
   }
+  WalkResult walked = function.getBody().walk([&](GradientOp op) {
+    return failed(verifyGradient(op, parameters, mesh))
+               ? WalkResult::interrupt()
+               : WalkResult::advance();
+  });
+  if (walked.wasInterrupted())
+    return failure();
   for (auto [index, value] : llvm::enumerate(terminator->getOperands())) {
     ShardingAttr sharding = getValueSharding(value);
     if (!sharding)
@@ -193,16 +238,17 @@ struct VerifyResolvedPass
       for (BlockArgument arg : function.getArguments())
         if (failed(verifyValue(arg, *mesh)))
           return signalPassFailure();
-      for (Operation &op : function.getBody().getOps()) {
-        if (failed(verifyPathAndPart(&op)))
-          return signalPassFailure();
-        for (Value value : op.getResults())
-          if (failed(verifyValue(value, *mesh)))
-            return signalPassFailure();
-        if (!isa<ReshardOp, func::ReturnOp>(op) && failed(verifyOp(&op, *mesh)))
-          return signalPassFailure();
-      }
-      if (failed(verifyFunction(function, *mesh)))
+      WalkResult walked = function.getBody().walk([&](Operation *op) {
+        bool fails = failed(verifyPathAndPart(op));
+        for (Value value : op->getResults())
+          fails = fails || failed(verifyValue(value, *mesh));
+        if (isa<RepeatOp, IfOp, YieldOp>(op))
+          fails = fails || failed(verifyHandovers(op, *mesh));
+        else if (!isa<ReshardOp, func::ReturnOp>(op))
+          fails = fails || failed(verifyOp(op, *mesh));
+        return fails ? WalkResult::interrupt() : WalkResult::advance();
+      });
+      if (walked.wasInterrupted() || failed(verifyFunction(function, *mesh)))
         return signalPassFailure();
     }
   }

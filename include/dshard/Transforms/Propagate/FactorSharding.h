@@ -55,6 +55,9 @@ struct TensorState {
   bool isOpen = false;
   /// Its sharding is the user's decision: gathering it is the last resort.
   bool isParameter = false;
+  /// Operands only: what the value is brought to anyway, for another op. That
+  /// costs nothing more.
+  llvm::SmallVector<Layout, 0> available = {};
 };
 
 struct FactorChoice {
@@ -78,8 +81,36 @@ FactorChoice chooseFactors(const ShardingRule &rule,
 /// The sharding of a value: of a function argument, an op's result, or what a
 /// reshard says; null if none.
 ShardingAttr getValueSharding(Value value);
-/// A parameter, or one that only changed its layout or type.
+/// A parameter, or one that was only gathered, cropped, or changed its layout
+/// or type.
 bool isParameterValue(Value value);
+
+//===----------------------------------------------------------------------===//
+// Regions
+//===----------------------------------------------------------------------===//
+
+/// What the value of a region argument becomes: the result of its
+/// `dshard.repeat`. Their sharding is one. Any other value is its own.
+Value getCarried(Value value);
+
+/// A control op hands `operand` on, unchanged, as `target`: initial values and
+/// yielded ones, as results of the op with the region.
+struct Handover {
+  OpOperand *operand;
+  Value target;
+};
+/// Of a repeat (its initial values) or a yield; none of any other op.
+llvm::SmallVector<Handover> getHandovers(Operation *op);
+/// What a handover means for sharding: the identity.
+ShardingRule getHandoverRule(RankedTensorType type);
+/// Zeros may be partial over anything.
+bool isZeroConstant(Value value);
+/// The op of `block` that is `op` or holds it.
+Operation *getAncestorIn(Block *block, Operation *op);
+
+/// Per value: the layouts that it is brought to for an op whose parameters
+/// leave no choice. Others that use the value get them for free.
+using AvailableLayouts = llvm::DenseMap<Value, llvm::SmallVector<Layout, 0>>;
 
 /// "input %x", "output of model.norm (rms_norm)": a value in messages.
 std::string describeValue(Value value);

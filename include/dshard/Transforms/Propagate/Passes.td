@@ -67,7 +67,10 @@ def InsertReshardsPass : DShard_ModulePass<"dshard-insert-reshards"> {
   let description = [{
     After it every op's operands agree factor by factor with its rule, and every
     result has the sharding that follows from them: where that is not the one
-    wanted (a partial product, say) a `dshard.reshard` with `why` follows.
+    wanted (a partial product, say) a `dshard.reshard` with `why` follows: at once, or, where
+    the only user is linear in it and no larger, behind that, so that sums of partial values
+    (input gradients of q, k and v) are reduced once. A repeat's accumulator that starts at
+    zero and adds a partial value stays partial until after the loop.
 
     Example: `%p = matmul %h, %w2` over a sharded contraction is partial over tp;
     `dshard.reshard %p to <[{}, {} ]> why "row-parallel output of mlp.w2"`.
@@ -81,13 +84,21 @@ def InsertReshardsPass : DShard_ModulePass<"dshard-insert-reshards"> {
 def FullyShardPass : DShard_ModulePass<"dshard-fully-shard"> {
   let summary = "decide the storage sharding of parameters";
   let description = [{
-    With `mode` gradients or parameters (the default) every parameter is stored
-    sharded over (dp_shard, cp), beside its compute sharding: on the first dim that
-    they divide after it, else on dim 0, padded, and the gather crops. A
-    `dshard.reshard` with the why "gather parameter NAME" leads from storage to
-    compute before the first use; its path is the unit's. dp_replicate does not
-    shard storage. With `none` and `optimizer` storage = compute, and nothing
-    changes.
+    Runs before `dshard-propagate`, which does the rest: it only says how parameters,
+    gradients and optimizer states are stored. The modes, over (dp_shard, cp):
+    - `none`: storage = compute.
+    - `optimizer`: storage = compute; optimizer states and the update are sharded, and
+      the updated parameter is gathered ("gather updated parameter NAME").
+    - `gradients`: every parameter is stored sharded beside its compute sharding, on the
+      first dim that they divide after it, else on dim 0, padded, and the gather crops. A
+      `dshard.reshard` with the why "gather parameter NAME" leads from storage to
+      compute before the first use; its path is the unit's. It is kept for the step.
+    - `parameters` (default): the same, but gathered again for the uses of the backward
+      part, except in the last unit and the root, which it needs at once.
+    dp_replicate does not shard storage. `dshard.gradient` gets the storage sharding,
+    through a reshard "reduce gradient of NAME" with the unit's path; what it reduces has
+    the compute sharding, as a cotangent has its primal's. A padded parameter's
+    gradient is padded with zeros before it.
 
     Example: on dp_shard=2, tp=2 `%w2 [{"tp"}, {} ]` becomes
     `%w2 [{"tp", "dp_shard"}, {} ]` and a reshard to `[{"tp"}, {} ]`.
@@ -95,10 +106,9 @@ def FullyShardPass : DShard_ModulePass<"dshard-fully-shard"> {
     A unit is an element of the longest numbered list of module paths, or what
     `unit` matches; the rest, and what two units use, is the root unit (path "").
     `parameters` marks the reshards `regather`, but those of the last unit and of
-    the root, which a backward pass needs at once.
+    the root.
 
     **Constraints**
-    - (fully_shard_c1) cp has size 1: context parallelism is not built yet.
     - (fully_shard_c2) mode is none, optimizer, gradients or parameters.
     - (fully_shard_c3) `unit` matches a module.
     - (fully_shard_c4) a parameter that no dim can be divided for (a scalar; tp on
@@ -122,6 +132,8 @@ def VerifyPartialPass : DShard_ModulePass<"dshard-verify-partial"> {
       a result is partial over its operands' axes and its sharded reduce factors.
     - (partial_c5) the kinds of what comes together agree.
     - (partial_c6) a function returns no partial value unless its result declares it.
+    - (partial_c7) initial, carried, yielded and result values of a repeat (and a branch's)
+      are partial over the same axes; zeros may be declared partial over any.
   }];
 }
 
@@ -138,6 +150,8 @@ def VerifyResolvedPass : DShard_ModulePass<"dshard-verify-resolved"> {
     - (resolved_c5) a function returns what its results declare.
     - (resolved_c6) a gradient has the sharding of its parameter's storage.
     - (resolved_c7) state is written only where an argument declares it.
+    - (resolved_c9) initial, carried, yielded and result values of a repeat (and a branch's)
+      have one sharding.
     - (resolved_c8) every dshard op but `dshard.constant` has `path` and `part`;
       shardings suit their tensors (sharding_c1..c5).
   }];

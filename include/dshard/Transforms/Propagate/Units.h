@@ -26,7 +26,7 @@ public:
 
   /// The unit that a module lies in: the innermost, "" for the root.
   std::string getUnitOf(llvm::StringRef path) const;
-  /// The unit of a parameter: that of all its users, else the root.
+  /// The unit of a parameter: that of all its forward users, else the root.
   std::string getUnitOf(BlockArgument parameter) const;
   /// A backward pass needs the last unit and the root at once: they are kept.
   bool isGatheredAgain(llvm::StringRef unit) const {

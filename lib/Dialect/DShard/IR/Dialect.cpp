@@ -37,6 +37,12 @@ static FunctionOpInterface getFunctionOf(BlockArgument argument) {
 
 ShardingAttr mlir::dshard::getSharding(Value value) {
   if (auto argument = dyn_cast<BlockArgument>(value)) {
+    // A carried value is sharded as the result that it becomes; the iteration
+    // is the same on all ranks.
+    if (auto repeat = dyn_cast<RepeatOp>(argument.getOwner()->getParentOp()))
+      return argument.getArgNumber() == 0
+                 ? ShardingAttr::getReplicated(value.getContext(), 0)
+                 : getSharding(repeat.getResult(argument.getArgNumber() - 1));
     FunctionOpInterface function = getFunctionOf(argument);
     return function ? function.getArgAttrOfType<ShardingAttr>(
                           argument.getArgNumber(), shardingAttrName)
@@ -63,6 +69,11 @@ mlir::dshard::getBoundaryLayout(DictionaryAttr attributes, MeshAttr mesh) {
 
 void mlir::dshard::setSharding(Value value, ShardingAttr sharding) {
   if (auto argument = dyn_cast<BlockArgument>(value)) {
+    if (auto repeat = dyn_cast<RepeatOp>(argument.getOwner()->getParentOp())) {
+      if (argument.getArgNumber() > 0)
+        setSharding(repeat.getResult(argument.getArgNumber() - 1), sharding);
+      return;
+    }
     if (FunctionOpInterface function = getFunctionOf(argument))
       function.setArgAttr(argument.getArgNumber(), shardingAttrName, sharding);
     return;
@@ -175,11 +186,17 @@ DShardDialect::verifyOperationAttribute(Operation *op,
       return op->emitError() << name << " belongs to a function";
     return expect<IntegerAttr>(op, attribute, "a number");
   }
+  if (name == stagesAttrName) {
+    if (!isa<FunctionOpInterface>(op))
+      return op->emitError() << name << " belongs to a function";
+    return expect<ArrayAttr>(op, attribute, "a list of stage functions");
+  }
   return op->emitError()
          << "unknown attribute " << name
          << " on an op; known are dshard.mesh, dshard.model, dshard.phase, "
             "dshard.shardings, dshard.origin, dshard.spmd, dshard.call, "
-            "dshard.cp_method, dshard.micro_batches, dshard.stage";
+            "dshard.cp_method, dshard.micro_batches, dshard.stage, "
+            "dshard.stages";
 }
 
 /// What arguments and results of functions have in common. `type` is the local
@@ -259,12 +276,22 @@ static LogicalResult verifyValueAttribute(Operation *op, Type type,
   }
   if (name == originAttrName)
     return expect<OriginAttr>(op, attribute, "a #dshard.origin");
+  if (name == indexAttrName)
+    return expect<IntegerAttr>(op, attribute, "a position");
+  if (name == microBatchedAttrName) {
+    auto tensor = dyn_cast<RankedTensorType>(type);
+    if (!tensor || tensor.getRank() == 0)
+      return op->emitError()
+             << what << ": " << name << " on " << type << ", which has no dim";
+    return expect<UnitAttr>(op, attribute, "a unit");
+  }
   return op->emitError()
          << what << ": unknown attribute " << name
          << "; known are dshard.sharding, dshard.role, dshard.weight, "
             "dshard.global, dshard.state, dshard.state_of, dshard.scalar, "
             "dshard.name, dshard.dim_names, dshard.finite, dshard.range, "
-            "dshard.layout, dshard.layout_dim, dshard.origin";
+            "dshard.layout, dshard.layout_dim, dshard.index, "
+            "dshard.micro_batched, dshard.origin";
 }
 
 LogicalResult
