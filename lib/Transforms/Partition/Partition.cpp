@@ -24,6 +24,9 @@ struct Partitioner {
   FailureOr<RankedTensorType> getLocalType(Value value, Operation *user);
   LogicalResult convertOp(Operation *op, OpBuilder &builder);
   LogicalResult convertReshard(ReshardOp op, OpBuilder &builder);
+  LogicalResult convertBlock(Block &global, Block &local);
+  LogicalResult convertRepeat(RepeatOp op, OpBuilder &builder);
+  LogicalResult convertIf(IfOp op, OpBuilder &builder);
   LogicalResult convertSignature(Block &global, Block &local);
 };
 } // namespace
@@ -112,14 +115,67 @@ LogicalResult Partitioner::convertReshard(ReshardOp op, OpBuilder &builder) {
   return success();
 }
 
+LogicalResult Partitioner::convertBlock(Block &global, Block &local) {
+  auto builder = OpBuilder::atBlockEnd(&local);
+  for (Operation &op : global)
+    if (failed(convertOp(&op, builder)))
+      return failure();
+  return success();
+}
+
+/// The control op stays; what it carries and holds becomes local.
+LogicalResult Partitioner::convertRepeat(RepeatOp op, OpBuilder &builder) {
+  llvm::SmallVector<Value> initial;
+  for (Value value : op.getInitial())
+    initial.push_back(locals.lookup(value));
+  auto local =
+      RepeatOp::create(builder, op.getLoc(), TypeRange(initial), initial,
+                       op.getCountAttr(), op.getPathAttr(), op.getPartAttr());
+  Block &body = local.getBody().emplaceBlock();
+  for (BlockArgument argument : op.getBody().getArguments()) {
+    FailureOr<RankedTensorType> type = getLocalType(argument, op);
+    if (failed(type))
+      return failure();
+    locals.map(argument, body.addArgument(*type, argument.getLoc()));
+  }
+  locals.map(op.getResults(), local.getResults());
+  return convertBlock(op.getBody().front(), body);
+}
+
+LogicalResult Partitioner::convertIf(IfOp op, OpBuilder &builder) {
+  llvm::SmallVector<Type> types;
+  for (Value result : op.getResults()) {
+    FailureOr<RankedTensorType> type = getLocalType(result, op);
+    if (failed(type))
+      return failure();
+    types.push_back(*type);
+  }
+  auto local = IfOp::create(builder, op.getLoc(), types,
+                            locals.lookup(op.getCondition()), op.getPathAttr(),
+                            op.getPartAttr());
+  locals.map(op.getResults(), local.getResults());
+  for (auto [from, to] : llvm::zip_equal(op->getRegions(), local->getRegions()))
+    if (failed(convertBlock(from.front(), to.emplaceBlock())))
+      return failure();
+  return success();
+}
+
 LogicalResult Partitioner::convertOp(Operation *op, OpBuilder &builder) {
   if (auto reshard = dyn_cast<ReshardOp>(op))
     return convertReshard(reshard, builder);
+  if (auto repeat = dyn_cast<RepeatOp>(op))
+    return convertRepeat(repeat, builder);
+  if (auto branch = dyn_cast<IfOp>(op))
+    return convertIf(branch, builder);
   llvm::SmallVector<Value> operands;
   for (Value operand : op->getOperands())
     operands.push_back(locals.lookup(operand));
   if (auto returnOp = dyn_cast<func::ReturnOp>(op)) {
     func::ReturnOp::create(builder, op->getLoc(), operands);
+    return success();
+  }
+  if (isa<YieldOp>(op)) {
+    YieldOp::create(builder, op->getLoc(), operands);
     return success();
   }
   // What travels between stages travels as it lies on each rank.
@@ -185,12 +241,9 @@ LogicalResult Partitioner::run() {
   // up the module.
   auto *local = new Block();
   function.getBody().push_back(local);
-  auto builder = OpBuilder::atBlockEnd(local);
-  if (failed(convertSignature(global, *local)))
+  if (failed(convertSignature(global, *local)) ||
+      failed(convertBlock(global, *local)))
     return failure();
-  for (Operation &op : global)
-    if (failed(convertOp(&op, builder)))
-      return failure();
   global.dropAllReferences();
   global.erase();
   return success();

@@ -78,7 +78,8 @@ def PartitionPass : DShard_PartitionPass<"dshard-partition"> {
     Types become local, reshards become collectives with their `why` and
     location, every other op its local form (PartitionInterface). Arguments and
     results keep `dshard.global`, `dshard.sharding` and all their other
-    attributes, for the loader; the function gets `dshard.spmd`.
+    attributes, for the loader; the function gets `dshard.spmd`. The regions of
+    `dshard.repeat` and `dshard.if` are converted with the rest.
 
     Example: `reshard %p to <[{}, {} ]>` of a value partial over tp becomes
     `dshard.all_reduce sum %p over ["tp"]`.
