@@ -27,7 +27,10 @@ ModuleTree::ModuleTree(func::FuncOp function) {
   };
   function.walk([&](Operation *op) {
     if (auto path = op->getAttrOfType<StringAttr>("path")) {
-      ops[path.getValue()].push_back(op);
+      // Styles speak of the forward part; gradients follow it.
+      auto part = op->getAttrOfType<PartAttr>("part");
+      if (!part || part.getValue() == Part::forward)
+        ops[path.getValue()].push_back(op);
       add(path.getValue());
     }
   });
@@ -336,7 +339,8 @@ LogicalResult StyleWriter::applyPrepare(const PlanEntry &entry,
   bool isInput = entry.style == Style::prepareInput;
   SetVector<Value> values;
   function.walk([&](Operation *op) {
-    if (isa<ConstantOp>(op))
+    auto part = op->getAttrOfType<PartAttr>("part");
+    if (isa<ConstantOp>(op) || (part && part.getValue() != Part::forward))
       return;
     bool inside = ModuleTree::isInside(op, path);
     for (Value operand : op->getOperands()) {
@@ -358,7 +362,9 @@ LogicalResult StyleWriter::applyPrepare(const PlanEntry &entry,
            << what << ", this one has " << values.size();
   Value value = values.front();
   if (isInput && llvm::any_of(value.getUsers(), [&](Operation *user) {
-        return !ModuleTree::isInside(user, path);
+        auto part = user->getAttrOfType<PartAttr>("part");
+        return !ModuleTree::isInside(user, path) &&
+               (!part || part.getValue() == Part::forward);
       }))
     return emitError(value.getLoc())
            << path

@@ -72,6 +72,14 @@ static void shardBatch(func::FuncOp function, const BatchDim &batch,
                                                    Twine(batch.dim))));
 }
 
+/// How many pieces the batch goes through a step in.
+static int64_t countMicroBatches(func::FuncOp function) {
+  int64_t count = 1;
+  for (auto repeat : function.getBody().getOps<RepeatOp>())
+    count = std::max<int64_t>(count, repeat.getCount());
+  return count;
+}
+
 static LogicalResult run(func::FuncOp function, ArrayRef<AxisRefAttr> axes,
                          MeshAttr mesh) {
   SmallVector<BatchDim> found = detectBatchDims(function);
@@ -80,7 +88,8 @@ static LogicalResult run(func::FuncOp function, ArrayRef<AxisRefAttr> axes,
            << "mesh axes " << describeAxes(axes, mesh)
            << " shard the batch, but no input has a batch dim; name one with "
               "--dims INPUT=batch,...";
-  int64_t ranks = mesh.getSize(axes);
+  int64_t microBatches = countMicroBatches(function);
+  int64_t ranks = mesh.getSize(axes) * microBatches;
   for (const BatchDim &batch : found) {
     if (batch.size % ranks == 0)
       continue;
@@ -89,7 +98,10 @@ static LogicalResult run(func::FuncOp function, ArrayRef<AxisRefAttr> axes,
         function.emitError()
         << describeInput(function, batch.argument) << ": batch dim "
         << batch.dim << " of size " << batch.size << " is not divisible by "
-        << describeAxes(axes, mesh) << "; sizes that divide: ";
+        << describeAxes(axes, mesh);
+    if (microBatches > 1)
+      diagnostic << " in " << microBatches << " micro-batches";
+    diagnostic << "; sizes that divide: ";
     if (below > 0)
       diagnostic << below << ", ";
     return diagnostic << below + ranks;

@@ -24,21 +24,32 @@ public:
   }
 
 private:
-  void follow(Operation *op, const ShardingRule &rule);
+  LogicalResult follow(Operation *op);
   DenseMap<Value, int64_t> dims;
 };
 } // namespace
 
-void SequenceDims::follow(Operation *op, const ShardingRule &rule) {
+/// Control hands values on as they are; the backward part follows by itself.
+static bool isCompute(Operation *op) {
+  auto part = op->getAttrOfType<PartAttr>("part");
+  return !isa<func::ReturnOp, RepeatOp, IfOp, YieldOp>(op) &&
+         (!part || part.getValue() == Part::forward);
+}
+
+LogicalResult SequenceDims::follow(Operation *op) {
+  FailureOr<ShardingRule> rule = getShardingRuleOf(op);
+  if (failed(rule))
+    return failure();
   llvm::SmallDenseSet<int64_t> factors;
-  for (auto [value, tensor] : llvm::zip(op->getOperands(), rule.operands))
+  for (auto [value, tensor] : llvm::zip(op->getOperands(), rule->operands))
     if (std::optional<int64_t> dim = get(value))
       if (ArrayRef<int64_t> own = tensor[*dim]; own.size() == 1)
         factors.insert(own.front());
-  for (auto [value, tensor] : llvm::zip(op->getResults(), rule.results))
+  for (auto [value, tensor] : llvm::zip(op->getResults(), rule->results))
     for (auto [dim, own] : llvm::enumerate(tensor))
       if (own.size() == 1 && factors.contains(own.front()))
         dims.try_emplace(value, dim);
+  return success();
 }
 
 LogicalResult SequenceDims::find(func::FuncOp function) {
@@ -46,15 +57,12 @@ LogicalResult SequenceDims::find(func::FuncOp function) {
     if (unsigned i = argument.getArgNumber(); isInput(function, i))
       if (std::optional<int64_t> dim = findSequenceDim(function, i))
         dims[argument] = *dim;
-  for (Operation &op : function.getBody().front()) {
-    if (isa<func::ReturnOp>(op) || op.getNumRegions() != 0)
-      continue;
-    FailureOr<ShardingRule> rule = getShardingRuleOf(&op);
-    if (failed(rule))
-      return failure();
-    follow(&op, *rule);
-  }
-  return success();
+  WalkResult walked =
+      function.getBody().walk<WalkOrder::PreOrder>([&](Operation *op) {
+        return isCompute(op) && failed(follow(op)) ? WalkResult::interrupt()
+                                                   : WalkResult::advance();
+      });
+  return failure(walked.wasInterrupted());
 }
 
 /// The annotation of a parameter, behind transposes and casts; null if none.
@@ -150,19 +158,22 @@ static LogicalResult run(func::FuncOp function, MeshAttr mesh) {
   if (failed(sequence.find(function)))
     return failure();
   bool found = false;
-  for (Operation &op : function.getBody().front()) {
-    if (isa<func::ReturnOp>(op) || op.getNumRegions() != 0)
-      continue;
-    FailureOr<ShardingRule> rule = getShardingRuleOf(&op);
+  WalkResult walked = function.getBody().walk([&](Operation *op) {
+    if (!isCompute(op))
+      return WalkResult::advance();
+    FailureOr<ShardingRule> rule = getShardingRuleOf(op);
     if (failed(rule))
-      return failure();
-    if (!isRowParallel(&op, *rule))
-      continue;
+      return WalkResult::interrupt();
+    if (!isRowParallel(op, *rule))
+      return WalkResult::advance();
     found = true;
-    for (Value result : op.getResults())
+    for (Value result : op->getResults())
       if (failed(shardResult(result, sequence, mesh)))
-        return failure();
-  }
+        return WalkResult::interrupt();
+    return WalkResult::advance();
+  });
+  if (walked.wasInterrupted())
+    return failure();
   if (found)
     return success();
   return emitError(UnknownLoc::get(function.getContext()))

@@ -73,7 +73,7 @@ struct TensorParallelPass
     : mlir::dshard::impl::TensorParallelPassBase<TensorParallelPass> {
   using TensorParallelPassBase::TensorParallelPassBase;
 
-  LogicalResult run(func::FuncOp function, MeshAttr mesh);
+  LogicalResult run(func::FuncOp function, MeshAttr mesh, bool emitsRemark);
 
   void runOnOperation() override {
     ModuleOp module = getOperation();
@@ -83,14 +83,20 @@ struct TensorParallelPass
                          << "; give it one with --mesh";
       return signalPassFailure();
     }
-    for (auto function : module.getOps<func::FuncOp>())
-      if (!function.isExternal() && failed(run(function, mesh)))
+    bool isFirst = true;
+    for (auto function : module.getOps<func::FuncOp>()) {
+      if (function.isExternal())
+        continue;
+      if (failed(run(function, mesh, isFirst)))
         return signalPassFailure();
+      isFirst = false;
+    }
   }
 };
 } // namespace
 
-LogicalResult TensorParallelPass::run(func::FuncOp function, MeshAttr mesh) {
+LogicalResult TensorParallelPass::run(func::FuncOp function, MeshAttr mesh,
+                                      bool emitsRemark) {
   bool isParallel = mesh.getAxisSize("tp") > 1;
   ModuleTree tree(function);
   TensorParallelPlan chosen;
@@ -139,8 +145,8 @@ LogicalResult TensorParallelPass::run(func::FuncOp function, MeshAttr mesh) {
   for (const auto &[path, entry] : matches)
     if (failed(writer.apply(*entry, path)))
       return failure();
-  // Not before: an error is one line.
-  if (plan.empty())
+  // Not before: an error is one line. Once: all entry points hold one model.
+  if (plan.empty() && emitsRemark)
     emitRemark(UnknownLoc::get(&getContext()))
         << "using the built-in tensor-parallel plan '" << chosen.name
         << "': its keys match " << matched << " of " << tree.paths().size()
