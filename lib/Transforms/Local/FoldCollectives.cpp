@@ -90,6 +90,7 @@ static bool shareEqual(Operation *op) {
 static bool foldSliceOfReduce(LocalSliceOp slice) {
   auto reduce = slice.getInput().getDefiningOp<AllReduceOp>();
   if (!reduce || reduce.getNumResults() != 1 || !slice.getInput().hasOneUse() ||
+      reduce->getBlock() != slice->getBlock() ||
       reduce.getAxes() != slice.getAxes())
     return false;
   OpBuilder builder(slice);
@@ -145,7 +146,9 @@ static bool foldSumOfReduces(Operation *add) {
   auto right = add->getOperand(1).getDefiningOp<AllReduceOp>();
   if (!left || !right || left == right || left.getNumResults() != 1 ||
       right.getNumResults() != 1 || !add->getOperand(0).hasOneUse() ||
-      !add->getOperand(1).hasOneUse() || left.getAxes() != right.getAxes() ||
+      left->getBlock() != add->getBlock() ||
+      right->getBlock() != add->getBlock() || !add->getOperand(1).hasOneUse() ||
+      left.getAxes() != right.getAxes() ||
       left.getKind() != ReductionKind::sum ||
       right.getKind() != ReductionKind::sum ||
       add->getOperand(0).getType() != add->getOperand(1).getType())

@@ -25,15 +25,22 @@ def FoldCollectivesPass : Pass<"dshard-fold-collectives", "::mlir::ModuleOp"> {
 }
 
 def BucketCollectivesPass : Pass<"dshard-bucket-collectives", "::mlir::ModuleOp"> {
-  let summary = "merge the parameter gathers of one unit into one op";
+  let summary = "merge the gathers and the gradient reductions of one unit into one op each";
   let description = [{
     All all_gathers of arguments with the same axes, path (`dshard-fully-shard`
     gives those of a unit the unit's) and part become one with N operands, at the
     place of the first; its why lists them, or counts five and more.
 
+    all_reduces, reduce_scatters and all_gathers that only the optimizer waits for
+    (gradients, norms, updated parameters) become one each for the same axes, path and part,
+    at the place of the last: where its last operand is ready. all_reduces over axes that
+    reduce nothing but vectors and scalars (gradients of norms over tp, squares of gradients)
+    become one for all units.
+
     **Constraints**
-    - (bucket_collectives_c1) operands are function arguments: what is computed is
-      gathered where it is ready.
+    - (bucket_collectives_c1) of the forward part only gathers of function arguments are merged:
+      what is computed is gathered where it is ready.
+    - (bucket_collectives_c2) collectives that need each other's results are not merged.
   }];
   let dependentDialects = ["::mlir::dshard::DShardDialect"];
 }
