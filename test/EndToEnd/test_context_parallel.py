@@ -110,3 +110,75 @@ def test_refusals(mesh, dims, message, filled, tmp_path):
     done = tools.start("dshard-opt", *arguments, *flags, "-o", tmp_path / "a.dsplan")
     assert done.status == 1
     assert len(done.lines()) == 1 and message in done.lines()[0], done.stderr
+
+
+# ---- attention alone, in the fp64 interpreter, on random masks
+
+PASSES = (
+    "propagate insert-reshards verify-partial verify-resolved decompose-reshards partition verify-local form-kernels"
+).split()
+
+
+def attention_program(cp, heads, kv_heads, tp, size, causal, window, softcap, fully_masked, masked):
+    q, k, v = f"2x{heads}x{size}x4xf32", f"2x{kv_heads}x{size}x4xf32", f"2x{kv_heads}x{size}x3xf32"
+    result, lse, mask = f"2x{heads}x{size}x3xf32", f"2x{heads}x{size}xf32", f"2x{size}xi1"
+    shardings = f', dshard.sharding = #dshard.sharding<[{{}}, {{"tp"}}, {{}}, {{}} ]>' if tp > 1 else ""
+    names = 'dshard.dim_names = ["batch", "", "seq", ""], dshard.role = #dshard.role<input>' + shardings
+    keys = f', %keys: tensor<{mask}> {{dshard.name = "keys", dshard.dim_names = ["batch", "seq"]}}' if masked else ""
+    flags = ", causal" * causal + (f", window = {window} : i64" if window >= 0 else "")
+    flags += (f", softcap = {softcap} : f64" if softcap else "") + f", fully_masked = #dshard.fully_masked<{fully_masked}>"
+    return f"""module attributes {{dshard.mesh = #dshard.mesh<"cp"={cp}, "tp"={tp}>}} {{
+func.func @run(%q: tensor<{q}> {{{names}}}, %k: tensor<{k}> {{{names}}}, %v: tensor<{v}> {{{names}}}{keys}) -> (tensor<{result}>, tensor<{lse}>) {{
+  %0:2 = dshard.attention %q, %k, %v{", %keys" * masked} {{scale = 0.5 : f64{flags}, path = "a", part = #dshard.part<forward>}} : (tensor<{q}>, tensor<{k}>, tensor<{v}>{f", tensor<{mask}>" * masked}) -> (tensor<{result}>, tensor<{lse}>)
+  return %0#0, %0#1 : tensor<{result}>, tensor<{lse}>
+}}
+}}
+"""
+
+
+def draw_attention(seed, method, layout):
+    rng = np.random.default_rng(seed)
+    cp = int(rng.choice([2, 3, 4]))
+    tp = int(rng.choice([1, 2]))
+    kv_heads = tp * (cp if method == "all_to_all" else int(rng.choice([1, 2])))
+    size = 2 * cp * int(rng.integers(1, 5))
+    causal = bool(rng.integers(4))
+    window = int(rng.integers(1, size)) if method != "ring" and causal and rng.integers(2) else -1
+    masked = bool(rng.integers(3))
+    text = attention_program(
+        cp,
+        kv_heads * int(rng.choice([1, 3])),
+        kv_heads,
+        tp,
+        size,
+        causal,
+        window,
+        float(rng.choice([0, 1.5])),
+        str(rng.choice(["zero", "uniform"])),
+        masked,
+    )
+    mask = rng.random((2, size)) < 0.5
+    mask[0, : rng.integers(size + 1)] = False  # rows that attend nothing
+    return text, mask if masked else None
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "method,layout",
+    [(m, l) for m in ("ring", "all_gather", "all_to_all") for l in ("zigzag", "contiguous", "striped")],
+)
+def test_attention(method, layout, seed, tmp_path):
+    for number in range(4):
+        text, mask = draw_attention(100 * number + seed, method, layout)
+        if (method, layout) == ("all_gather", "striped"):
+            text = text.replace(", causal", "").replace("window = ", "window = -")
+        source, ordered, local = tmp_path / "a.mlir", tmp_path / "b.mlir", tmp_path / "c.mlir"
+        source.write_text(text)
+        tools.run("dshard-opt", source, f"--dshard-context-parallel=method={method} layout={layout}", "-o", ordered)
+        tools.run("dshard-opt", ordered, *[f"--dshard-{name}" for name in PASSES], "-o", local)
+        flags = ["--random-inputs=3"]
+        if mask is not None:
+            np.save(tmp_path / "keys.npy", mask)
+            flags += ["--input", f"keys={tmp_path / 'keys.npy'}"]
+        done = tools.start("dshard-interpret", source, "--against", ordered, "--against", local, "--rtol=1e-9", *flags)
+        assert done.status == 0, f"{text}\n{done.stderr}"

@@ -399,10 +399,13 @@ LogicalResult Orderer::visit(Operation *op) {
     for (auto [dim, own] : llvm::enumerate(dims))
       if (isIn(own)) {
         ordered[result].insert(dim);
-        // What another strategy says of the dim stands below cp.
-        if (ShardingAttr present = getSharding(result))
-          if (!present.getDims()[dim].getAxes().empty())
-            shardOverCp(result, dim, false);
+        // Where another strategy says something, cp stands above it, unless it
+        // wants the whole dim.
+        if (ShardingAttr present = getSharding(result)) {
+          DimShardingAttr own = present.getDims()[dim];
+          if (!own.getAxes().empty() || own.getIsOpen())
+            shardOverCp(result, dim, /*isOpenByDefault=*/true);
+        }
       }
   return success();
 }
