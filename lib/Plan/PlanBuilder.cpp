@@ -123,7 +123,7 @@ uint32_t Builder::addState(std::string_view name, StateRole role,
                            const std::vector<int64_t> &global,
                            const std::vector<int64_t> &local,
                            const std::vector<std::vector<AxisRef>> &shards,
-                           StateLayout layout, uint64_t size) {
+                           StateLayout layout, uint64_t size, int32_t stage) {
   auto state = std::make_unique<StateT>();
   state->name = intern(name);
   state->role = role;
@@ -132,11 +132,17 @@ uint32_t Builder::addState(std::string_view name, StateRole role,
   state->global = tensorType(dtype, global);
   state->local = tensorType(dtype, local);
   state->sharding = sharding(shards);
-  state->offset = alignTo(plan.state_size, bufferAlignment);
+  state->stage = stage;
+  uint64_t end = 0;
+  for (const auto &other : plan.states)
+    if (stage < 0 || other->stage < 0 || other->stage == stage)
+      end = std::max(end, other->offset + other->size);
+  state->offset = alignTo(end, bufferAlignment);
   state->size =
       size ? size
            : static_cast<uint64_t>(elementCount(local)) * byteSize(dtype);
-  plan.state_size = alignTo(state->offset + state->size, bufferAlignment);
+  plan.state_size = std::max<uint64_t>(
+      plan.state_size, alignTo(state->offset + state->size, bufferAlignment));
   plan.states.push_back(std::move(state));
   return static_cast<uint32_t>(plan.states.size() - 1);
 }
@@ -157,6 +163,23 @@ uint32_t Builder::addEntry(std::string_view name, uint32_t program) {
   for (uint32_t i = 0; i < coordinates; ++i) {
     auto list = std::make_unique<ActionListT>();
     list->actions.emplace_back(0, ActionKind::forward, 0);
+    entry->actions.push_back(std::move(list));
+  }
+  plan.entries.push_back(std::move(entry));
+  return static_cast<uint32_t>(plan.entries.size() - 1);
+}
+
+uint32_t Builder::addPipeline(std::string_view name,
+                              const std::vector<uint32_t> &programs,
+                              uint32_t microBatches) {
+  auto entry = std::make_unique<EntryT>();
+  entry->name = intern(name);
+  entry->programs = programs;
+  entry->micro_batches = microBatches;
+  for (uint32_t stage = 0; stage < programs.size(); ++stage) {
+    auto list = std::make_unique<ActionListT>();
+    for (uint32_t i = 0; i < microBatches; ++i)
+      list->actions.emplace_back(stage, ActionKind::forward, i);
     entry->actions.push_back(std::move(list));
   }
   plan.entries.push_back(std::move(entry));

@@ -46,6 +46,8 @@ std::string printValue(const Plan &plan, const Value &value) {
            ")";
   case ValueKind::loop_index:
     return "loop" + std::to_string(value.value());
+  case ValueKind::micro_batch:
+    return "micro_batch";
   }
   return "?";
 }

@@ -2,6 +2,7 @@
 
 #include "ProgramView.h"
 #include "dshard/Plan/Format.h"
+#include "dshard/Plan/RankShare.h"
 #include "dshard/Plan/Topology.h"
 
 #include <algorithm>
@@ -89,9 +90,16 @@ PlanStatistics planStatistics(const Plan &plan, uint32_t rank) {
   Topology topology(plan);
   PlanStatistics result;
   result.ranks = topology.rankCount();
-  result.state = plan.state_size();
+  int pp = topology.findAxis("pp");
+  RankShare share = rankShare(
+      plan, pp < 0 ? 0 : topology.coordinate(rank, static_cast<uint32_t>(pp)));
+  result.state = share.states;
+  result.arena = share.arena;
+  result.threadScratch = share.threadScratch;
+  result.messages = share.messages;
   for (const State *state : *plan.states())
-    result.stateByRole[EnumNameStateRole(state->role())] += state->size();
+    if (share.holds(*state))
+      result.stateByRole[EnumNameStateRole(state->role())] += state->size();
   for (const Image *image : *plan.images())
     result.code += alignTo(image->size(), pageSize);
   for (uint32_t p = 0; p < plan.programs()->size(); ++p) {
@@ -100,9 +108,6 @@ PlanStatistics planStatistics(const Plan &plan, uint32_t rank) {
     program.name = plan.strings()->Get(item.name())->str();
     program.arena = item.arena_size();
     program.threadScratch = item.thread_scratch();
-    result.arena = std::max(result.arena, program.arena);
-    result.threadScratch =
-        std::max(result.threadScratch, program.threadScratch);
     std::vector<uint64_t> counts = executionCounts(plan, p, rank);
     ProgramView view(item);
     for (uint32_t i = 0; i < view.instructions.size(); ++i) {

@@ -1,4 +1,5 @@
 #include "Verify.h"
+#include "dshard/Plan/RankShare.h"
 
 #include <algorithm>
 
@@ -32,8 +33,10 @@ std::vector<int64_t> VerifyContext::table(uint32_t index) const {
 }
 
 std::vector<uint32_t>
-VerifyContext::representatives(const std::set<uint32_t> &tables) const {
-  if (tables.empty())
+VerifyContext::representatives(const std::set<uint32_t> &tables,
+                               bool byStage) const {
+  int pp = byStage ? topology.findAxis("pp") : -1;
+  if (tables.empty() && pp < 0)
     return {0};
   std::vector<uint32_t> result;
   std::set<std::vector<int64_t>> seen;
@@ -41,6 +44,8 @@ VerifyContext::representatives(const std::set<uint32_t> &tables) const {
     std::vector<int64_t> key;
     for (uint32_t table : tables)
       key.push_back(topology.tableEntry(table, rank));
+    if (pp >= 0)
+      key.push_back(topology.coordinate(rank, static_cast<uint32_t>(pp)));
     if (seen.insert(std::move(key)).second)
       result.push_back(rank);
   }
@@ -103,11 +108,14 @@ const UseInfo &InstructionView::role(uint32_t use) const {
 // plan_v5, plan_v8, plan_v9
 //===----------------------------------------------------------------------===//
 
-static Status verifyStateLayout(const VerifyContext &context) {
+/// Of the states that lie on one rank.
+static Status verifyStateLayout(const VerifyContext &context,
+                                const RankShare &share) {
   const Plan &plan = context.plan;
-  std::vector<uint32_t> order(plan.states()->size());
-  for (uint32_t i = 0; i < order.size(); ++i)
-    order[i] = i;
+  std::vector<uint32_t> order;
+  for (uint32_t i = 0; i < plan.states()->size(); ++i)
+    if (share.holds(*plan.states()->Get(i)))
+      order.push_back(i);
   auto offset = [&](uint32_t state) {
     return plan.states()->Get(state)->offset();
   };
@@ -148,6 +156,11 @@ static Status verifyStateUse(const VerifyContext &context, uint32_t program,
   if (written && !isLoad && !state.written())
     return fail("is not one that programs other than the load program may "
                 "write");
+  uint32_t stage = context.plan.programs()->Get(program)->stage();
+  if (!isLoad && state.stage() >= 0 &&
+      static_cast<uint32_t>(state.stage()) != stage)
+    return fail("belongs to stage " + std::to_string(state.stage()) +
+                ", the program to stage " + std::to_string(stage));
   if (state.layout() != StateLayout::packed)
     return Status();
   if (written && instruction.info.kind != InstructionKind::PACK_RHS)
@@ -160,8 +173,9 @@ static Status verifyStateUse(const VerifyContext &context, uint32_t program,
 }
 
 Status verifyStates(const VerifyContext &context) {
-  if (Status s = verifyStateLayout(context); !s)
-    return s;
+  for (uint32_t i = 0; i < stageRanks(context.plan); ++i)
+    if (Status s = verifyStateLayout(context, rankShare(context.plan, i)); !s)
+      return s;
   const Plan &plan = context.plan;
   std::vector<bool> loaded(plan.states()->size());
   for (uint32_t p = 0; p < context.programs.size(); ++p) {
@@ -225,12 +239,14 @@ Status verifyLiveRanges(const VerifyContext &context) {
 }
 
 static Status verifyPort(const VerifyContext &context, const Entry &entry,
-                         const Port &port, std::set<uint32_t> &names) {
+                         const Port &port,
+                         std::set<std::pair<uint32_t, uint32_t>> &names) {
   auto fail = [&](const std::string &why) {
     return Status::error("[plan_v9] entry '" + context.text(entry.name()) +
                          "', '" + context.text(port.name()) + "': " + why);
   };
-  if (!names.insert(port.name()).second)
+  // An input goes to every stage that reads it.
+  if (!names.insert({port.name(), port.program()}).second)
     return fail("there are two of this name");
   if (std::find(entry.programs()->begin(), entry.programs()->end(),
                 port.program()) == entry.programs()->end())
@@ -256,6 +272,79 @@ static Status verifyPort(const VerifyContext &context, const Entry &entry,
   return Status();
 }
 
+/// All ports of one name are of one tensor; an output comes from one program.
+static Status verifySameTensor(const VerifyContext &context,
+                               const Entry &entry) {
+  auto fail = [&](const Port &port, const std::string &why) {
+    return Status::error("[plan_v9] entry '" + context.text(entry.name()) +
+                         "', '" + context.text(port.name()) + "': " + why);
+  };
+  auto same = [](const auto *left, const auto *right) {
+    return std::equal(left->begin(), left->end(), right->begin(), right->end());
+  };
+  std::map<uint32_t, const Port *> first;
+  for (const Port *port : *entry.inputs()) {
+    auto [known, isNew] = first.try_emplace(port->name(), port);
+    if (!isNew &&
+        (known->second->global()->dtype() != port->global()->dtype() ||
+         !same(known->second->global()->dims(), port->global()->dims())))
+      return fail(*port, "has two types on two stages");
+  }
+  std::set<uint32_t> outputs;
+  for (const Port *port : *entry.outputs())
+    if (!outputs.insert(port->name()).second)
+      return fail(*port, "there are two of this name");
+  return Status();
+}
+
+/// Each stage runs every micro-batch once, in a program of its own.
+static Status verifyActions(const VerifyContext &context, const Entry &entry) {
+  auto fail = [&](const std::string &why) {
+    return Status::error("[plan_v9] entry '" + context.text(entry.name()) +
+                         "': " + why);
+  };
+  if (entry.micro_batches() == 0)
+    return fail("has no micro-batch");
+  uint32_t stages = entry.programs()->size();
+  for (uint32_t i = 0; stages > 1 && i < stages; ++i)
+    if (uint32_t stage =
+            context.plan.programs()->Get(entry.programs()->Get(i))->stage();
+        stage != i)
+      return fail("runs the program of stage " + std::to_string(stage) +
+                  " as stage " + std::to_string(i));
+  // By (stage, kind): in which list, and which micro-batches.
+  std::map<std::pair<uint32_t, ActionKind>, uint32_t> home;
+  std::set<uint32_t> run;
+  for (uint32_t list = 0; list < entry.actions()->size(); ++list) {
+    std::map<std::pair<uint32_t, ActionKind>, std::set<uint32_t>> done;
+    for (const Action *action : *entry.actions()->Get(list)->actions()) {
+      std::pair<uint32_t, ActionKind> key = {action->stage(), action->kind()};
+      std::string what = "action " + std::to_string(action->stage()) + "." +
+                         std::to_string(action->micro_batch());
+      run.insert(action->stage());
+      if (!done[key].insert(action->micro_batch()).second)
+        return fail(what + " comes twice at pp coordinate " +
+                    std::to_string(list));
+      auto [known, isNew] = home.try_emplace(key, list);
+      if (!isNew && stages > 1 && known->second != list)
+        return fail("stage " + std::to_string(action->stage()) +
+                    " is at the pp coordinates " +
+                    std::to_string(known->second) + " and " +
+                    std::to_string(list));
+    }
+    for (const auto &[key, batches] : done)
+      if (batches.size() != entry.micro_batches())
+        return fail("pp coordinate " + std::to_string(list) + " runs " +
+                    std::to_string(batches.size()) + " of " +
+                    std::to_string(entry.micro_batches()) +
+                    " micro-batches of stage " + std::to_string(key.first));
+  }
+  if (run.size() != stages)
+    return fail("runs " + std::to_string(run.size()) + " of its " +
+                std::to_string(stages) + " stages");
+  return Status();
+}
+
 Status verifyEntries(const VerifyContext &context) {
   const Plan &plan = context.plan;
   int pp = context.topology.findAxis("pp");
@@ -270,13 +359,17 @@ Status verifyEntries(const VerifyContext &context) {
                            "' has " + std::to_string(entry->actions()->size()) +
                            " action lists for " + std::to_string(lists) +
                            " pp coordinates");
-    std::set<uint32_t> inputs, outputs;
+    if (Status s = verifyActions(context, *entry); !s)
+      return s;
+    std::set<std::pair<uint32_t, uint32_t>> inputs, outputs;
     for (const Port *port : *entry->inputs())
       if (Status s = verifyPort(context, *entry, *port, inputs); !s)
         return s;
     for (const Port *port : *entry->outputs())
       if (Status s = verifyPort(context, *entry, *port, outputs); !s)
         return s;
+    if (Status s = verifySameTensor(context, *entry); !s)
+      return s;
   }
   return Status();
 }

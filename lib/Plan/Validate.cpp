@@ -277,7 +277,8 @@ Status Validator::code(uint64_t sectionsSize) {
   return Status();
 }
 
-Status Validator::port(const Port &port, const std::string &what) const {
+Status Validator::port(const Port &port, uint32_t microBatches,
+                       const std::string &what) const {
   if (Status s = string(port.name(), what); !s)
     return s;
   if (Status s =
@@ -350,10 +351,17 @@ Status Validator::port(const Port &port, const std::string &what) const {
   uint64_t size = 0;
   (void)bytes(port.local()->dtype(), port.local()->dims()->data(), dims, what,
               size);
+  // With a slot per micro-batch, each holds its part of dim 0.
+  bool isDivided = buffer.slots() > 1 && buffer.slots() == microBatches &&
+                   dims > 0 &&
+                   port.local()->dims()->Get(0) % buffer.slots() == 0;
+  uint32_t slots = isDivided ? buffer.slots() : 1;
+  size /= slots;
   if (buffer.dtype() != port.local()->dtype() ||
       buffer.dtype() != port.global()->dtype() || buffer.size() < size ||
-      buffer.slots() != 1)
-    return Status::error("metadata: " + what + " needs one slot of " +
+      buffer.slots() != slots)
+    return Status::error("metadata: " + what + " needs " +
+                         (slots == 1 ? "one slot" : "slots") + " of " +
                          std::to_string(size) + " bytes of " +
                          toString(port.local()->dtype()) + ", its buffer has " +
                          std::to_string(buffer.slots()) + " of " +
@@ -382,10 +390,12 @@ Status Validator::entries() {
           !s)
         return s;
     for (const Port *input : *entry.inputs())
-      if (Status s = port(*input, what + ", an input"); !s)
+      if (Status s = port(*input, entry.micro_batches(), what + ", an input");
+          !s)
         return s;
     for (const Port *output : *entry.outputs())
-      if (Status s = port(*output, what + ", an output"); !s)
+      if (Status s = port(*output, entry.micro_batches(), what + ", an output");
+          !s)
         return s;
     for (const ActionList *list : *entry.actions()) {
       if (Status s = require(list->actions(), (what + ": actions").c_str()); !s)

@@ -27,7 +27,9 @@ private:
   Status states();
   Status code(uint64_t sectionsSize);
   Status entries();
-  Status port(const Port &port, const std::string &what) const;
+  /// `microBatches` of its entry.
+  Status port(const Port &port, uint32_t microBatches,
+              const std::string &what) const;
   Status require(const void *table, const char *what) const;
   /// The vector is there and its elements lie at multiples of their alignment
   /// (the FlatBuffers verifier looks at the length word only).

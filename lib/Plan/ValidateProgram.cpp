@@ -301,7 +301,8 @@ Status Validator::instruction(const Program &program, const ProgramView &view,
       if (use.slot().kind() > ValueKind::MAX)
         return Status::error("metadata: " + useName +
                              ": the slot's kind does not exist");
-      if (use.slot().kind() != ValueKind::loop_index)
+      if (use.slot().kind() != ValueKind::loop_index &&
+          use.slot().kind() != ValueKind::micro_batch)
         if (Status s = fixed(use.slot(), 0, std::numeric_limits<int32_t>::max(),
                              useName + ": slot");
             !s)

@@ -41,8 +41,10 @@ struct VerifyContext {
     return topology.resolve(value, rank).value();
   }
 
-  /// One rank of each set of ranks that these tables cannot tell apart.
-  std::vector<uint32_t> representatives(const std::set<uint32_t> &tables) const;
+  /// One rank of each set of ranks that these tables, and with `byStage` their
+  /// pp coordinates, cannot tell apart.
+  std::vector<uint32_t> representatives(const std::set<uint32_t> &tables,
+                                        bool byStage = false) const;
 
   /// Elements by the buffer's dims.
   int64_t elements(uint32_t program, uint32_t buffer) const;

@@ -21,9 +21,15 @@ namespace dshard::plan {
 
 namespace {
 
+/// One run of a program.
+struct Run {
+  uint32_t program;
+  uint32_t microBatch;
+};
 struct Event {
   uint32_t program;
   uint32_t instruction;
+  uint32_t microBatch;
 };
 using Trace = std::vector<Event>;
 
@@ -32,7 +38,7 @@ public:
   /// `lists`: the programs that each pp coordinate runs, in order; one list
   /// serves all coordinates.
   EntrySimulation(const VerifyContext &context,
-                  std::vector<std::vector<uint32_t>> lists)
+                  std::vector<std::vector<Run>> lists)
       : context(context), lists(std::move(lists)) {}
   Status run();
 
@@ -66,7 +72,8 @@ private:
   }
 
   const VerifyContext &context;
-  std::vector<std::vector<uint32_t>> lists;
+  std::vector<std::vector<Run>> lists;
+  uint32_t microBatch = 0; // of the run that is collected
   std::set<uint32_t> axes, controlTables;
   bool hasScalars = false;
   std::map<std::pair<uint32_t, uint32_t>, bool> communicatesCache;
@@ -195,7 +202,7 @@ bool EntrySimulation::collectInstruction(uint32_t program, uint32_t at,
   }
   default:
     if (op.info.isCollective())
-      trace.push_back({program, at});
+      trace.push_back({program, at, microBatch});
     return trace.size() <= longestTrace;
   }
 }
@@ -210,8 +217,10 @@ Trace EntrySimulation::traceOf(uint32_t rank) {
     trace.clear();
     loops.clear();
     bool fits = true;
-    for (uint32_t program : lists[list])
-      fits = fits && collect(program, 0, rank, trace);
+    for (const Run &run : lists[list]) {
+      microBatch = run.microBatch;
+      fits = fits && collect(run.program, 0, rank, trace);
+    }
     if (fits)
       break;
   }
@@ -393,6 +402,13 @@ Status EntrySimulation::simulate() {
           }
           Message sent = queue.front();
           queue.pop_front();
+          if (sent.event.microBatch != event.microBatch)
+            return Status::error(
+                where("plan_v7", event) + "rank " +
+                std::to_string(ranks[rank]) + " receives for micro-batch " +
+                std::to_string(event.microBatch) + " what rank " +
+                std::to_string(ranks[peer]) + " sends for micro-batch " +
+                std::to_string(sent.event.microBatch));
           if (sent.elements != mine.elements || sent.dtype != mine.dtype)
             return Status::error(
                 where("plan_v7", event) + "rank " +
@@ -470,8 +486,9 @@ static Status verifyPeers(const VerifyContext &context, uint32_t program) {
 
 Status EntrySimulation::run() {
   std::set<uint32_t> programs;
-  for (const std::vector<uint32_t> &list : lists)
-    programs.insert(list.begin(), list.end());
+  for (const std::vector<Run> &list : lists)
+    for (const Run &run : list)
+      programs.insert(run.program);
   if (lists.size() > 1)
     axes.insert(static_cast<uint32_t>(context.topology.findAxis("pp")));
   for (uint32_t program : programs)
@@ -530,14 +547,15 @@ Status EntrySimulation::run() {
 
 Status verifyCollectives(const VerifyContext &context) {
   const Plan &plan = context.plan;
-  if (Status s = EntrySimulation(context, {{plan.load()}}).run(); !s)
+  if (Status s = EntrySimulation(context, {{{plan.load(), 0}}}).run(); !s)
     return s;
   for (const Entry *entry : *plan.entries()) {
-    std::vector<std::vector<uint32_t>> lists;
+    std::vector<std::vector<Run>> lists;
     for (const ActionList *list : *entry->actions()) {
       lists.emplace_back();
       for (const Action *action : *list->actions())
-        lists.back().push_back(entry->programs()->Get(action->stage()));
+        lists.back().push_back(
+            {entry->programs()->Get(action->stage()), action->micro_batch()});
     }
     if (Status s = EntrySimulation(context, std::move(lists)).run(); !s)
       return s;

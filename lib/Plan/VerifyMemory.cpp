@@ -8,6 +8,7 @@
 // where a scalar decides, both ways are walked and only what holds on both is
 // kept.
 #include "Verify.h"
+#include "dshard/Plan/RankShare.h"
 
 #include <algorithm>
 
@@ -85,8 +86,11 @@ std::map<uint64_t, Segment> join(const std::map<uint64_t, Segment> &left,
 
 class Interpreter {
 public:
-  Interpreter(const VerifyContext &context, uint32_t program, uint32_t rank)
-      : context(context), index(program), rank(rank),
+  /// `share`: what the rank holds; null: what a stage's program may use is
+  /// checked by verifyStates.
+  Interpreter(const VerifyContext &context, uint32_t program, uint32_t rank,
+              const RankShare *share)
+      : context(context), index(program), rank(rank), share(share),
         view(context.programs[program]) {
     const Program &item = *context.plan.programs()->Get(program);
     streams = item.streams();
@@ -122,6 +126,8 @@ private:
   int64_t number(const Value &value) const {
     if (value.kind() == ValueKind::loop_index)
       return loops[loops.size() - 1 - static_cast<size_t>(value.value())];
+    if (value.kind() == ValueKind::micro_batch)
+      return microBatch;
     return context.number(value, rank);
   }
   std::map<uint64_t, Segment> &space(uint32_t buffer) {
@@ -133,12 +139,14 @@ private:
 
   const VerifyContext &context;
   uint32_t index, rank;
+  const RankShare *share;
   const ProgramView &view;
   uint32_t streams;
   uint64_t most = 1; // slots
   Clock now;         // per stream
   Memory memory;
   std::vector<int64_t> loops; // iteration of each enclosing repeat
+  int64_t microBatch = 0;
 };
 
 } // namespace
@@ -263,6 +271,15 @@ Status Interpreter::write(uint64_t begin, uint64_t end, uint32_t buffer,
 
 Status Interpreter::touch(uint32_t at, const InstructionView &op, uint32_t use,
                           bool isWrite) {
+  const Buffer &place = view.buffers[op.uses[use].buffer()];
+  if (share && place.space() == Space::state &&
+      !share->holds(*context.plan.states()->Get(place.state())))
+    return Status::error(
+        context.where("plan_v5", index, at) + "state '" +
+        context.text(context.plan.states()->Get(place.state())->name()) +
+        "' of stage " +
+        std::to_string(context.plan.states()->Get(place.state())->stage()) +
+        " is not held by rank " + std::to_string(rank));
   std::pair<uint64_t, uint64_t> range = bytes(op, use);
   uint16_t stream = view.instructions[at].stream();
   // Built only when needed: this runs for every use.
@@ -433,7 +450,11 @@ Status Interpreter::block(uint32_t block) {
 
 Status Interpreter::run() {
   std::vector<std::pair<uint32_t, std::string>> inputs, outputs;
+  int64_t microBatches = 1;
   for (const Entry *entry : *context.plan.entries()) {
+    for (uint32_t program : *entry->programs())
+      if (program == index)
+        microBatches = std::max<int64_t>(microBatches, entry->micro_batches());
     for (const Port *port : *entry->inputs())
       if (port->program() == index)
         inputs.emplace_back(port->buffer(), context.text(port->name()));
@@ -450,19 +471,24 @@ Status Interpreter::run() {
     if (item.space() != Space::arena || !given.insert(item.base()).second ||
         item.size() == 0)
       continue;
-    split(memory.arena, item.offset());
-    auto next = memory.arena.lower_bound(item.offset());
-    if (next != memory.arena.end() && next->first < item.offset() + item.size())
-      return Status::error("[plan_v1] " + where + "input '" + name +
-                           "' overlaps another input, " +
-                           context.name(index, next->second.owner));
-    Segment segment;
-    segment.end = item.offset() + item.size();
-    segment.owner = item.base();
-    memory.arena.emplace(item.offset(), std::move(segment));
+    for (uint32_t slot = 0; slot < item.slots(); ++slot) {
+      uint64_t begin = item.offset() + slot * item.slot_stride();
+      split(memory.arena, begin);
+      auto next = memory.arena.lower_bound(begin);
+      if (next != memory.arena.end() && next->first < begin + item.size())
+        return Status::error("[plan_v1] " + where + "input '" + name +
+                             "' overlaps another input, " +
+                             context.name(index, next->second.owner));
+      Segment segment;
+      segment.end = begin + item.size();
+      segment.owner = item.base();
+      memory.arena.emplace(begin, std::move(segment));
+    }
   }
-  if (Status s = block(0); !s)
-    return s;
+  // Each leaves the inputs of the next and the outputs of those before alone.
+  for (microBatch = 0; microBatch < microBatches; ++microBatch)
+    if (Status s = block(0); !s)
+      return s;
   // The host looks when every stream is done.
   for (uint32_t stream = 0; stream < streams; ++stream)
     raise(memory.known[0], now);
@@ -470,12 +496,15 @@ Status Interpreter::run() {
     const Buffer &item = view.buffers[buffer];
     uint64_t size = static_cast<uint64_t>(context.elements(index, buffer)) *
                     byteSize(item.dtype());
-    if (Status s = item.space() == Space::arena
-                       ? read(item.offset(), item.offset() + size, buffer, 0,
-                              where + "output '" + name + "': ")
-                       : Status();
-        !s)
-      return s;
+    if (item.space() != Space::arena)
+      continue;
+    for (uint32_t slot = 0; slot < item.slots(); ++slot) {
+      uint64_t begin = item.offset() + slot * item.slot_stride();
+      if (Status s = read(begin, begin + size, buffer, 0,
+                          where + "output '" + name + "': ");
+          !s)
+        return s;
+    }
   }
   return Status();
 }
@@ -510,11 +539,23 @@ static std::set<uint32_t> decidingTables(const ProgramView &view) {
 }
 
 Status verifyMemory(const VerifyContext &context) {
-  for (uint32_t p = 0; p < context.programs.size(); ++p)
+  for (uint32_t p = 0; p < context.programs.size(); ++p) {
+    // The stages' ranks lay their states out each in its own way.
+    bool isLoad = p == context.plan.load() && stageRanks(context.plan) > 1;
     for (uint32_t rank :
-         context.representatives(decidingTables(context.programs[p])))
-      if (Status s = Interpreter(context, p, rank).run(); !s)
+         context.representatives(decidingTables(context.programs[p]), isLoad)) {
+      RankShare share;
+      if (isLoad)
+        share = rankShare(
+            context.plan,
+            context.topology.coordinate(
+                rank, static_cast<uint32_t>(context.topology.findAxis("pp"))));
+      if (Status s =
+              Interpreter(context, p, rank, isLoad ? &share : nullptr).run();
+          !s)
         return s;
+    }
+  }
   return Status();
 }
 

@@ -4,6 +4,7 @@
 #include "dshard/Plan/PlanReader.h"
 #include "dshard/Plan/PlanStatistics.h"
 #include "dshard/Plan/PlanVerifier.h"
+#include "dshard/Plan/RankShare.h"
 #include "dshard/Plan/Topology.h"
 #include "dshard/Support/Json.h"
 #include "dshard/Support/Text.h"
@@ -67,9 +68,29 @@ static std::string padded(std::string text, size_t width) {
   return text;
 }
 
+/// Statistics of the rank that needs the most memory, and what all need.
+static plan::PlanStatistics largestRank(const plan::Plan &plan,
+                                        uint64_t &allRanks) {
+  plan::PlanStatistics largest = plan::planStatistics(plan);
+  uint32_t stages = plan::stageRanks(plan);
+  uint32_t ranksOfStage = largest.ranks / stages;
+  allRanks = 0;
+  // pp is the slowest axis, so that a stage's first rank is easily found.
+  for (uint32_t stage = 0; stage < stages; ++stage) {
+    plan::PlanStatistics statistics =
+        plan::planStatistics(plan, stage * ranksOfStage);
+    allRanks += ranksOfStage * statistics.peakPerRank(0);
+    if (statistics.peakPerRank(0) > largest.peakPerRank(0))
+      largest = statistics;
+  }
+  return largest;
+}
+
 static int stat(const plan::Reader &reader) {
   const plan::Plan &plan = reader.plan();
-  plan::PlanStatistics statistics = plan::planStatistics(plan);
+  uint64_t allRanks = 0;
+  plan::PlanStatistics statistics = largestRank(plan, allRanks);
+  bool isPipeline = plan::stageRanks(plan) > 1;
   std::string largest;
   for (const plan::ProgramStatistics &program : statistics.programs)
     if (largest.empty() && program.arena == statistics.arena)
@@ -81,17 +102,19 @@ static int stat(const plan::Reader &reader) {
         plan::meshText(plan) + ">, target " + plan.target()->str() + ", " +
         std::to_string(plan.programs()->size()) + " programs\n");
   row("plan hash", toString(reader.hash()));
-  print("memory per rank\n");
+  print(isPipeline ? "memory of the rank that needs most\n"
+                   : "memory per rank\n");
   row("arena", bytesText(statistics.arena) +
                    (largest.empty() ? "" : ", needed by '" + largest + "'"));
   row("state", bytesText(statistics.state));
   for (auto &[role, bytes] : statistics.stateByRole)
     row("  " + role, bytesText(bytes));
+  if (statistics.messages)
+    row("messages on their way", bytesText(statistics.messages));
   row("peak", bytesText(statistics.peakPerRank(0)));
   row("and per worker thread", bytesText(statistics.threadScratch));
   print("memory of all ranks\n");
-  row("peak, without threads",
-      bytesText(statistics.ranks * statistics.peakPerRank(0)));
+  row("peak, without threads", bytesText(allRanks));
   row("code, once per process", bytesText(statistics.code));
   for (const plan::ProgramStatistics &program : statistics.programs) {
     uint64_t total = 0;
@@ -114,7 +137,8 @@ static int stat(const plan::Reader &reader) {
 
 static int statJson(const plan::Reader &reader) {
   const plan::Plan &plan = reader.plan();
-  plan::PlanStatistics statistics = plan::planStatistics(plan);
+  uint64_t allRanks = 0;
+  plan::PlanStatistics statistics = largestRank(plan, allRanks);
   JsonWriter json;
   json.beginObject();
   json.key("plan").value(reader.name());
@@ -128,6 +152,7 @@ static int statJson(const plan::Reader &reader) {
   json.key("memory_per_rank").beginObject();
   json.key("arena").value(statistics.arena);
   json.key("state").value(statistics.state);
+  json.key("messages").value(statistics.messages);
   json.key("peak").value(statistics.peakPerRank(0));
   json.key("thread_scratch_per_thread").value(statistics.threadScratch);
   json.endObject();
@@ -135,8 +160,7 @@ static int statJson(const plan::Reader &reader) {
   for (auto &[role, bytes] : statistics.stateByRole)
     json.key(role).value(bytes);
   json.endObject();
-  json.key("peak_all_ranks")
-      .value(statistics.ranks * statistics.peakPerRank(0));
+  json.key("peak_all_ranks").value(allRanks);
   json.key("code_per_process").value(statistics.code);
   json.key("programs").beginArray();
   for (const plan::ProgramStatistics &program : statistics.programs) {

@@ -96,6 +96,8 @@ inline Value scalarValue(uint32_t scalar) {
 inline Value loopIndex(uint32_t depth = 0) {
   return Value(depth, ValueKind::loop_index);
 }
+/// Only as a slot: the micro-batch of the action that runs the program.
+inline Value microBatch() { return Value(0, ValueKind::micro_batch); }
 
 } // namespace dshard::plan
 

@@ -169,20 +169,27 @@ public:
   uint32_t addFile(std::string_view path, uint64_t size);
   uint32_t addSource(WeightSourceT source);
 
-  /// Appends to the rank's state region, aligned to 64 bytes. `size` 0: local
-  /// elements times their size; a packed state says its own.
+  /// Appends to the rank's state region, aligned to 64 bytes, behind the states
+  /// that a rank of its stage holds as well (`stage` -1: behind all). `size` 0:
+  /// local elements times their size; a packed state says its own.
   uint32_t addState(std::string_view name, StateRole role,
                     InitializerKind initializer, DataType dtype,
                     const std::vector<int64_t> &global,
                     const std::vector<int64_t> &local,
                     const std::vector<std::vector<AxisRef>> &sharding = {},
-                    StateLayout layout = StateLayout::plain, uint64_t size = 0);
+                    StateLayout layout = StateLayout::plain, uint64_t size = 0,
+                    int32_t stage = -1);
 
   ProgramAssembler beginProgram(std::string_view name, uint32_t stage = 0);
 
   /// Index of plan.entries. One program; one action list with one forward
   /// action (per pp coordinate). Edit plan.entries for more.
   uint32_t addEntry(std::string_view name, uint32_t program);
+  /// One program per stage, stage i on pp coordinate i, and the gpipe schedule:
+  /// each runs all micro-batches in order.
+  uint32_t addPipeline(std::string_view name,
+                       const std::vector<uint32_t> &programs,
+                       uint32_t microBatches);
   uint32_t addInput(uint32_t entry, const PortSpec &port);
   uint32_t addOutput(uint32_t entry, const PortSpec &port);
 

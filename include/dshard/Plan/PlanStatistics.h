@@ -1,7 +1,7 @@
 //===- PlanStatistics.h - What a plan costs ---------------------*- C++ -*-===//
 //
 // Exact memory, and the instructions and collectives that one rank executes.
-// Memory is equal on all ranks. Bytes of a collective are those of its local
+// Memory is equal on all ranks with one pp coordinate. Bytes of a collective are those of its local
 // operands (of the result for a receive), once per execution: repeats of known
 // count multiply; what a scalar may skip is counted, and a repeat that a scalar
 // counts is counted once.
@@ -37,16 +37,17 @@ struct ProgramStatistics {
 
 struct PlanStatistics {
   uint32_t ranks = 1;
-  uint64_t arena = 0;         // per rank: the largest program's
-  uint64_t state = 0;         // per rank
-  uint64_t threadScratch = 0; // per worker thread: the largest program's
+  uint64_t arena = 0;         // of the rank: its largest program's
+  uint64_t state = 0;         // of the rank
+  uint64_t threadScratch = 0; // per worker thread: its largest program's
+  uint64_t messages = 0;      // most that waits for receivers
   uint64_t code = 0;          // per process
-  std::map<std::string, uint64_t> stateByRole; // per rank
+  std::map<std::string, uint64_t> stateByRole; // of the rank
   std::vector<ProgramStatistics> programs;
 
   /// Bytes of one rank with this many worker threads, without code.
   uint64_t peakPerRank(uint64_t threads) const {
-    return arena + state + threads * threadScratch;
+    return arena + state + messages + threads * threadScratch;
   }
 };
 

@@ -14,12 +14,14 @@
 //   plan_v5  states do not overlap; they are written by the load program, and
 //            by others only where they say so; packed states are written by
 //            PACK_RHS and read by a packed MATMUL; what is initialised by
-//            `load` is loaded
+//            `load` is loaded, by the ranks that hold it
 //   plan_v6  all members of every group issue the same collectives in the same
 //            order (a simulation of the ranks finds deadlocks across groups)
-//   plan_v7  sends match receives in order and size; permutations are
-//   permutations plan_v8  live ranges are those that the instructions have
-//   plan_v9  an entry's ports, programs and action lists fit the mesh
+//   plan_v7  sends match receives in order, size and micro-batch, over the
+//            action lists of an entry; permutations are permutations
+//   plan_v8  live ranges are those that the instructions have
+//   plan_v9  an entry's ports, programs and action lists fit the mesh; each
+//            stage runs every micro-batch once
 //
 // Ranks that no table and no pp coordinate tells apart are proved once.
 // A strided write counts as covering its bounding interval.
