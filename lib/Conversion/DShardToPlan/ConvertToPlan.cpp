@@ -120,8 +120,6 @@ struct ConvertToPlan
     ModuleOp module = getOperation();
     SmallVector<func::FuncOp> functions;
     for (auto function : module.getOps<func::FuncOp>()) {
-      if (function.isDeclaration())
-        continue;
       if (!function->hasAttr(spmdAttrName)) {
         function.emitError("[convert_to_plan_c1] is no function of phase "
                            "'schedule' (with ")

@@ -568,7 +568,31 @@ static LogicalResult simplify(Block &block) {
   return success();
 }
 
+/// Constants become part of the kernels that use them, in regions too.
+static void sinkConstants(Block &block) {
+  for (Operation &op : block) {
+    if (!isa<RepeatOp, IfOp>(op))
+      continue;
+    for (Region &region : op.getRegions()) {
+      IRMapping mapping;
+      region.walk([&](Operation *inner) {
+        for (OpOperand &operand : inner->getOpOperands()) {
+          auto constant = operand.get().getDefiningOp<ConstantOp>();
+          if (!constant || region.isAncestor(constant->getParentRegion()))
+            continue;
+          if (!mapping.contains(constant.getResult())) {
+            OpBuilder builder = OpBuilder::atBlockBegin(&region.front());
+            builder.clone(*constant, mapping);
+          }
+          operand.set(mapping.lookup(constant.getResult()));
+        }
+      });
+    }
+  }
+}
+
 static LogicalResult formInBlock(Block &block) {
+  sinkConstants(block);
   eraseDead(block);
   if (failed(simplify(block)))
     return failure();
