@@ -23,6 +23,7 @@ def write_config(folder, **keys):
 
 
 def compile_step(model, config, folder, dims, *flags, mesh="", to="train"):
+    folder.mkdir(parents=True, exist_ok=True)
     out = folder / f"{model.stem}-{to}.mlir"
     arguments = tools.compile_arguments(model, mesh, dims)
     tools.run("dshard-opt", *arguments, f"--train={config}", *flags, f"--to={to}", "-o", out)
@@ -154,8 +155,8 @@ def mlp_steps(steps, seed=3):
     return {"x": x, "labels": random.integers(0, 64, (steps, 16))}
 
 
-def check_adamw(outputs, first, lr, weight_decay, tolerance=1e-6):
-    """100 steps against the formula, from the gradients that were given."""
+def check_adamw(outputs, first, lr, weight_decay):
+    """The steps against the formula, from the gradients that were given."""
     scale = np.minimum(1, 1.0 / (outputs["grad_norm"].astype(np.float64) + 1e-6))
     assert (scale < 1).any(), "the clipping was never needed"
     for name, value in first.items():
@@ -165,6 +166,8 @@ def check_adamw(outputs, first, lr, weight_decay, tolerance=1e-6):
             value.astype(np.float64), gradients, lr, (0.9, 0.999), 1e-8,
             0 if name.endswith("bias") else weight_decay,
         )
+        # Each step rounds to float32: by up to 6e-8 above 1.
+        tolerance = 1e-6 if np.abs(value).max() < 1 else 2e-6
         assert np.abs(outputs[name] - expected).max() <= tolerance, name
 
 
@@ -219,7 +222,7 @@ REFUSED_CONFIGS = [
     ({"ignore_index": 0.5}, "key 'ignore_index' is 0.5, expected a whole number"),
     ({"optimizer": {"name": "sgd"}}, "key 'optimizer.name' is \"sgd\", expected adamw"),
     ({"optimizer": {"betas": [0.9, 1]}}, "key 'optimizer.betas' is 1, expected two numbers in"),
-    ({"optimizer": {"betas": [0.9]}}, "key 'optimizer.betas' is .0.9., expected .beta1, beta2."),
+    ({"optimizer": {"betas": [0.9]}}, "key 'optimizer.betas' is .0.9.*, expected .beta1, beta2."),
     ({"optimizer": {"eps": 0}}, "key 'optimizer.eps' is 0, expected a number > 0"),
     ({"optimizer": {"weight_decay": -1}}, "key 'optimizer.weight_decay' is -1"),
     ({"optimizer": {"no_decay": ["*.gamma"]}}, "'\\*.gamma' of no_decay matches no parameter"),

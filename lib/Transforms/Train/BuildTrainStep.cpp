@@ -548,10 +548,10 @@ struct BuildTrainStepPass
     if (micro && !held)
       return micro.emitError()
              << "--train: the module holds '" << entryName << "' already";
-    if (parts != microBatches)
+    if (parts != int64_t(microBatches))
       return emitError(UnknownLoc::get(&getContext()))
-             << "--micro-batches=" << microBatches << ": the module is for "
-             << parts << "; start from the .onnx";
+             << "--micro-batches=" << int64_t(microBatches)
+             << ": the module is for " << parts << "; start from the .onnx";
     if (micro)
       micro.setName("dshard_micro_batch");
     FailureOr<func::FuncOp> step =
