@@ -94,18 +94,25 @@ Layout mlir::dshard::getLayoutPrefix(const TensorFactors &factors,
   return layout;
 }
 
-LogicalResult mlir::dshard::getNaturalPartial(const ShardingRule &rule,
+LogicalResult mlir::dshard::addNaturalPartial(const ShardingRule &rule,
+                                              size_t index,
                                               const FactorAxes &axes,
-                                              Layout &result) {
-  for (auto [factor, pieces] : llvm::zip(rule.factors, axes)) {
-    if (factor.kind != FactorKind::reduce || pieces.empty())
+                                              Layout &layout) {
+  llvm::SmallDenseSet<int64_t> own;
+  for (const auto &factors : rule.results[index])
+    own.insert(factors.begin(), factors.end());
+  for (auto [number, factor, pieces] : llvm::enumerate(rule.factors, axes)) {
+    bool isSum = rule.missingFactorsSum &&
+                 factor.kind == FactorKind::parallel && !own.contains(number);
+    if ((factor.kind != FactorKind::reduce && !isSum) || pieces.empty())
       continue;
-    if (!result.partial.empty() && result.kind != factor.reduction)
+    ReductionKind kind = isSum ? ReductionKind::sum : factor.reduction;
+    if (!layout.partial.empty() && layout.kind != kind)
       return failure();
-    result.kind = factor.reduction;
-    result.partial.append(pieces);
+    layout.kind = kind;
+    layout.partial.append(pieces);
   }
-  sortPieces(result.partial);
+  sortPieces(layout.partial);
   return success();
 }
 
@@ -131,9 +138,6 @@ struct Chooser {
         return std::nullopt;
       used.append(pieces);
     }
-    Layout partial;
-    if (failed(getNaturalPartial(rule, axes, partial)))
-      return std::nullopt;
     Price total;
     for (auto [state, factors] : llvm::zip(operands, rule.operands)) {
       FailureOr<Layout> needed = getLayout(factors, rule, axes);
@@ -149,13 +153,13 @@ struct Chooser {
       total.cost += state.isParameter ? price * lastResort : price;
       total.bytes += price;
     }
-    for (auto [state, factors] : llvm::zip(results, rule.results)) {
-      FailureOr<Layout> natural = getLayout(factors, rule, axes);
+    for (auto [index, state] : llvm::enumerate(results)) {
+      FailureOr<Layout> natural = getLayout(rule.results[index], rule, axes);
       if (failed(natural))
         return std::nullopt;
       Layout wanted = state.isOpen ? *natural : state.layout;
-      natural->partial = partial.partial;
-      natural->kind = partial.kind;
+      if (failed(addNaturalPartial(rule, index, axes, *natural)))
+        return std::nullopt;
       if (wanted.partial != natural->partial && !wanted.partial.empty())
         wanted.partial.clear();
       wanted.kind = natural->kind;

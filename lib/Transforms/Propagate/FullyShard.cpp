@@ -285,6 +285,31 @@ static void growUsers(Value value, int64_t dim, int64_t size) {
   }
 }
 
+/// A cotangent is sharded as its primal is computed with: the value, what it
+/// is a sum of, and what a loop accumulates in it. Said here, at once, because
+/// shardings of activations would reach some of them first.
+static void pinCotangent(Value value, const Layout &layout, MeshAttr mesh) {
+  Operation *op = value.getDefiningOp();
+  if (!op || getValueSharding(value))
+    return;
+  setSharding(value, writeSharding(layout, mesh));
+  if (auto repeat = dyn_cast<RepeatOp>(op)) {
+    Operation *yield = repeat.getBody().front().getTerminator();
+    pinCotangent(yield->getOperand(cast<OpResult>(value).getResultNumber()),
+                 layout, mesh);
+  } else if (isa<AddOp, CastOp, NegOp>(op)) {
+    for (Value operand : op->getOperands())
+      if (cast<RankedTensorType>(operand.getType()).getShape() ==
+          cast<RankedTensorType>(value.getType()).getShape())
+        pinCotangent(operand, layout, mesh);
+  } else if (auto transpose = dyn_cast<TransposeOp>(op)) {
+    Layout source = layout;
+    for (auto [to, from] : llvm::enumerate(transpose.getPermutation()))
+      source.dims[from] = layout.dims[to];
+    pinCotangent(transpose.getInput(), source, mesh);
+  }
+}
+
 /// The gradient, complete where its parameter is stored.
 void Sharder::shardGradient(GradientOp op, const Layout &compute,
                             const StorageChoice &storage, StringRef name,
@@ -296,9 +321,7 @@ void Sharder::shardGradient(GradientOp op, const Layout &compute,
   // As soon as it is there: the unreduced one is the larger.
   if (value.getDefiningOp())
     builder.setInsertionPointAfter(value.getDefiningOp());
-  // A cotangent is sharded as its primal is computed with.
-  if (value.getDefiningOp() && !getValueSharding(value))
-    setSharding(value, writeSharding(compute, mesh));
+  pinCotangent(value, compute, mesh);
   DShardBuilder make(builder, op.getLoc(), path, part);
   value = padForStorage(make, value, storage);
   ShardingAttr sharding = writeSharding(storage.layout, mesh);

@@ -302,7 +302,8 @@ LogicalResult Inserter::decide(Operation *op) {
   for (auto [index, value] : llvm::enumerate(op->getResults())) {
     FailureOr<Layout> layout =
         getLayout(rule.results[index], rule, choice.axes);
-    if (failed(layout) || failed(getNaturalPartial(rule, choice.axes, *layout)))
+    if (failed(layout) ||
+        failed(addNaturalPartial(rule, index, choice.axes, *layout)))
       return op->emitOpError() << "has no sharding of result " << index
                                << " that its rule can say";
     if (passes) {

@@ -96,21 +96,13 @@ static LogicalResult verifyOp(Operation *op, MeshAttr mesh) {
       if (all.empty())
         all = pieces;
   }
-  Layout expected;
-  expected.partial = passed.partial;
-  expected.kind = passed.kind;
-  Layout natural;
-  if (failed(getNaturalPartial(*rule, axes, natural)) ||
-      (!natural.partial.empty() && !passed.partial.empty() &&
-       natural.kind != passed.kind))
-    return op->emitOpError() << "mixes pending reductions of two kinds";
-  if (!natural.partial.empty())
-    expected.kind = natural.kind;
-  expected.partial.append(natural.partial);
-  sortPieces(expected.partial);
   // partial_c4
-  for (Value result : op->getResults()) {
-    Layout layout = layoutOf(result, mesh);
+  for (auto [index, result] : llvm::enumerate(op->getResults())) {
+    Layout layout = layoutOf(result, mesh), expected;
+    expected.partial = passed.partial;
+    expected.kind = passed.kind;
+    if (failed(addNaturalPartial(*rule, index, axes, expected)))
+      return op->emitOpError() << "mixes pending reductions of two kinds";
     // Zeros are the sum of zeros over any axes.
     if (isZeroConstant(result) && layout.kind == ReductionKind::sum)
       continue;

@@ -42,10 +42,11 @@ Layout getLayoutPrefix(const TensorFactors &factors, const ShardingRule &rule,
 /// Factors that may be sharded at all: parallel and reduce.
 bool isShardable(FactorKind kind);
 
-/// Axes and kind of the sharded reduce factors: what results are partial over.
-/// Failure if two kinds meet.
-LogicalResult getNaturalPartial(const ShardingRule &rule,
-                                const FactorAxes &axes, Layout &result);
+/// Adds to `layout`, that of result `index`, what it is partial over: the axes
+/// of the sharded reduce factors and, where the rule says so, of those that the
+/// result lacks. Failure if two kinds meet.
+LogicalResult addNaturalPartial(const ShardingRule &rule, size_t index,
+                                const FactorAxes &axes, Layout &layout);
 
 /// What `chooseFactors` is told about one tensor of the op.
 struct TensorState {
