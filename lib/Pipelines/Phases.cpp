@@ -111,11 +111,12 @@ std::string mlir::dshard::getPhasePipeline(Phase phase,
   //===--------------------------------------------------------------------===//
   case Phase::resolve:
     passes = {
-        "dshard-pad",       // vocabulary to a multiple, before sizes matter
-        "dshard-propagate", //
-        "dshard-insert-reshards", //
+        "dshard-pad", // vocabulary to a multiple, before sizes matter
         "dshard-fully-shard{mode=" + quoted(options.fsdp) + " unit=" +
-            quoted(options.fsdpUnit) + "}", // storage shardings of parameters
+            quoted(options.fsdpUnit) + "}", // how parameters, gradients and
+                                            // optimizer states are stored
+        "dshard-propagate",                 //
+        "dshard-insert-reshards",           //
         "dshard-verify-partial",  // no partial value where one cannot pass
         "dshard-verify-resolved", // gate
     };
@@ -132,7 +133,7 @@ std::string mlir::dshard::getPhasePipeline(Phase phase,
         "dshard-partition",                // global to local in one conversion
         "canonicalize",                    //
         "dshard-fold-collectives",         //
-        "dshard-bucket-collectives",       // one gather per unit
+        "dshard-bucket-collectives",       // one per unit
         "dshard-verify-local",             // gate
     };
     break;
