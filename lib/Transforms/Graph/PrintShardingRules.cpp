@@ -64,6 +64,8 @@ static std::string toString(const ShardingRule &rule) {
   }
   if (rule.jointlyLinear)
     os << " jointly linear";
+  if (rule.missingFactorsSum)
+    os << " missing factors sum";
   return text;
 }
 

@@ -140,3 +140,34 @@ func.func @indices(%table: tensor<10x4xf32>, %mask: tensor<10x4xi1>, %ids: tenso
   %3 = dshard.iota {dim = 0} : () -> tensor<4x2xi64>
   return
 }
+
+// -----
+
+func.func @training(%x: tensor<2x8x4xf32>, %g: tensor<2x8x16xf32>, %i: tensor<2x8xi64>, %z: tensor<2x8xf32>, %s: tensor<f32>, %b: tensor<i1>) {
+  // Every leading dim may be sharded for itself.
+  // expected-remark@+1 {{([i, j, k], [i, j, l])->([k, l]) {i=2 reduce sum, j=8 reduce sum, k=4, l=16} linear 0, 1}}
+  %0 = dshard.weight_grad %x, %g : (tensor<2x8x4xf32>, tensor<2x8x16xf32>) -> tensor<4x16xf32>
+  // expected-remark@+1 {{([i, j], [i, j, l])->([k, l]) {i=2 reduce sum, j=8 reduce sum, k=32, l=16} linear 1}}
+  %1 = dshard.scatter_add %i, %g {dim = 0 : i64} : (tensor<2x8xi64>, tensor<2x8x16xf32>) -> tensor<32x16xf32>
+  // expected-remark@+1 {{([i, j, k])->([i, j, k]) {i=2, j=8 gather, k=4} linear 0}}
+  %2 = dshard.reorder %x {dim = 1 : i64, layout = #dshard.layout<zigzag>, parts = 2 : i64} : (tensor<2x8x4xf32>) -> tensor<2x8x4xf32>
+  // expected-remark@+1 {{([i, j, k], [i, j])->([i, j], [i, j]) {i=2, j=8, k=16 gather}}}
+  %3:2 = dshard.cross_entropy %g, %i : (tensor<2x8x16xf32>, tensor<2x8xi64>) -> (tensor<2x8xf32>, tensor<2x8xf32>)
+  // A pending sum ends in it.
+  // expected-remark@+1 {{([i, j])->([i, j]) {i=2, j=8}}}
+  %4 = dshard.gradient %z {of = "w"} : (tensor<2x8xf32>) -> tensor<2x8xf32>
+  // expected-remark@+1 {{([i, j], [i, j], [i, j], [i, j], [], [], [], [], [])->([i, j], [i, j], [i, j]) {i=2, j=8}}}
+  %5:3 = dshard.adamw %z, %z, %z, %z, %s, %s, %s, %s, %b {beta1 = 0.9 : f64, beta2 = 0.99 : f64, epsilon = 1.0e-8 : f64, weight_decay = 0.0 : f64} : (tensor<2x8xf32>, tensor<2x8xf32>, tensor<2x8xf32>, tensor<2x8xf32>, tensor<f32>, tensor<f32>, tensor<f32>, tensor<f32>, tensor<i1>) -> (tensor<2x8xf32>, tensor<2x8xf32>, tensor<2x8xf32>)
+  return
+}
+
+// -----
+
+// The query heads of a group add to one KV head's gradient: k is in no dim of dk and dv.
+func.func @attention_training(%q: tensor<2x4x8x6xf32>, %k: tensor<2x2x8x6xf32>, %v: tensor<2x2x8x3xf32>, %o: tensor<2x4x8x3xf32>, %l: tensor<2x4x8xf32>, %p: tensor<2x8xi1>, %n: tensor<i64>) {
+  // expected-remark@+1 {{([i, jk, l, n], [i, j, m, n], [i, j, m, o], [i, jk, l, o], [i, jk, l], [i, jk, l, o], [i, m])->([i, jk, l, n], [i, j, m, n], [i, j, m, o]) {i=2, j=2, k=2, l=8 gather, m=8 gather, n=6 gather, o=3 gather} missing factors sum}}
+  %0:3 = dshard.attention_grad %q, %k, %v, %o, %l, %o, %p {scale = 1.0 : f64} : (tensor<2x4x8x6xf32>, tensor<2x2x8x6xf32>, tensor<2x2x8x3xf32>, tensor<2x4x8x3xf32>, tensor<2x4x8xf32>, tensor<2x4x8x3xf32>, tensor<2x8xi1>) -> (tensor<2x4x8x6xf32>, tensor<2x2x8x6xf32>, tensor<2x2x8x3xf32>)
+  // expected-remark@+1 {{([i, jk, l, n], [i, j, m, n], [i, j, m, o], [i, m], [])->([i, jk, l, o], [i, jk, l]) {i=2, j=2, k=2, l=8 ring, m=8 ring, n=6 gather, o=3 gather}}}
+  %1:2 = dshard.attention %q, %k, %v, %p, %n {scale = 1.0 : f64, causal} : (tensor<2x4x8x6xf32>, tensor<2x2x8x6xf32>, tensor<2x2x8x3xf32>, tensor<2x8xi1>, tensor<i64>) -> (tensor<2x4x8x3xf32>, tensor<2x4x8xf32>)
+  return
+}
