@@ -384,6 +384,56 @@ def test_gradient(tmp_path, random):
     check(tmp_path, "gradient", [random.normal(size=(3, 4))], (3, 4), attributes='of = "w"')
 
 
+# Whole models.
+
+
+@pytest.mark.parametrize("model", ["llama-small", "char"])
+def test_model(model, tmp_path):
+    """Every parameter of a real export: <gradient, d> along a random direction d of that parameter."""
+    random = np.random.default_rng(5)
+    dims = ["--dim", "batch=2", "--dim", "seq=6"]
+    run("dshard-opt", ROOT / f"test/models/{model}.onnx", *dims, "--to=graph", "-o", "graph.mlir", folder=tmp_path)
+    run("dshard-opt", "graph.mlir", "--dshard-differentiate", "-o", "vjp.mlir", folder=tmp_path)
+    signature = next(line for line in (tmp_path / "vjp.mlir").read_text().splitlines() if "func.func @run_vjp(" in line)
+    values = {}
+    for shape, attributes in re.findall(r"%arg\d+: tensor<([^>]*)> \{(.*?)\}(?=[,)] )", signature.split(") -> (")[0] + ") "):
+        sizes = [int(size) for size in shape.split("x")[:-1]]
+        name = re.search(r'#dshard.weight<"([^"]*)"', attributes) or re.search(r'dshard.name = "([^"]*)"', attributes)
+        if "weight<" in attributes:
+            values[name[1]] = random.normal(size=sizes) * (0.3 if len(sizes) > 1 else 1.0)
+        elif "cotangent" in attributes:
+            values[name[1]] = random.normal(size=sizes)
+        elif name[1] == "attention_mask":
+            values[name[1]] = np.array([[1] * 6, [0, 0] + [1] * 4])  # padded on the left
+        else:
+            values[name[1]] = random.integers(0, 32, sizes)
+    parameters = [name for name, value in values.items() if value.dtype.kind == "f" and not name.endswith(".cotangent")]
+    cotangents = [name for name in values if name.endswith(".cotangent")]
+    assert len(parameters) > 10 and len(cotangents) == 1
+    for name, value in values.items():
+        np.save(tmp_path / f"{name}.npy", value)
+
+    def interpret_model(entry, outputs, given):
+        inputs = [f"--input={name}={name}.npy" for name in given]
+        run("dshard-interpret", "vjp.mlir", f"--entry={entry}", *inputs, *(f"--output={o}=out.{o}.npy" for o in outputs), folder=tmp_path)
+        return [np.load(tmp_path / f"out.{o}.npy") for o in outputs]
+
+    gradients = interpret_model("run_vjp", [f"{name}.grad" for name in parameters], values)
+    forward = [name for name in values if name not in cotangents]
+    output = cotangents[0].removesuffix(".cotangent")
+    step = 1e-5
+    for name, gradient in zip(parameters, gradients):
+        assert gradient.shape == values[name].shape and np.any(gradient)
+        direction = random.normal(size=gradient.shape)
+        ends = []
+        for sign in (1, -1):
+            np.save(tmp_path / f"{name}.npy", values[name] + sign * step * direction)
+            ends.append(np.sum(interpret_model("run", [output], forward)[0] * values[cotangents[0]]))
+        np.save(tmp_path / f"{name}.npy", values[name])
+        slope, ours = (ends[0] - ends[1]) / (2 * step), np.sum(gradient * direction)
+        assert abs(slope - ours) <= 1e-6 * np.sum(np.abs(gradient * direction)), f"{name}: {ours}, finite differences give {slope}"
+
+
 # Refusals.
 
 
