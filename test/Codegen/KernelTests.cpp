@@ -234,6 +234,91 @@ std::vector<Case> otherCases() {
   return cases;
 }
 
+/// What training adds: sums over leading dims, sums by index, the optimizer.
+std::vector<Case> trainingCases() {
+  std::vector<Case> cases;
+  for (std::string type : {"f32", "bf16", "f16", "f64"}) {
+    auto t = [&](std::string shape) {
+      return "tensor<" + shape + "x" + type + ">";
+    };
+    std::string sum = "{kind = #dshard<reduction sum>, dims = array<i64: ";
+    for (std::string d : {"64", "200", "1031"}) {
+      cases.push_back(op("reduce", {t("9x" + d)}, t(d), sum + "0>}", 0));
+      cases.push_back(op("reduce", {t("3x5x" + d)}, t("1x1x" + d),
+                         sum + "0, 1>, keep_dims}", 0));
+    }
+    std::string norm = "tensor<3x5x130x" + type + ">",
+                row = "tensor<3x5x1x" + type + ">";
+    cases.push_back({"gradient of a norm " + type,
+                     {norm, norm, row},
+                     t("130"),
+                     "%a = dshard.mul %0, %1 : (" + norm + ", " + norm +
+                         ") -> " + norm + "\n%b = dshard.mul %a, %2 : (" +
+                         norm + ", " + row + ") -> " + norm +
+                         "\n%r = dshard.reduce %b " + sum + "0, 1>} : (" +
+                         norm + ") -> " + t("130"),
+                     0});
+    if (type == "bf16" || type == "f16")
+      continue; // every addition rounds: more than one unit in the last place
+    for (std::string d : {"x20", "x37", "x4x24", ""}) {
+      auto scatter = [&](std::string updates, std::string indices,
+                         std::string result, std::string dim,
+                         bool shifted = false) {
+        std::vector<std::string> arguments = {"tensor<" + indices + "xi64>",
+                                              t(updates + d)};
+        if (shifted)
+          arguments.push_back("tensor<i64>");
+        cases.push_back(op("scatter_add", arguments, t(result + d),
+                           "{dim = " + dim + " : i64}", -8, 9));
+      };
+      scatter("5", "5", "7", "0");
+      scatter("5", "5", "7", "0", /*shifted=*/true);
+      scatter("2x3", "2x3", "7", "0");
+      scatter("4x5", "5", "4x7", "1");
+    }
+    std::string w = t("333"), s = "tensor<" + type + ">";
+    cases.push_back(
+        {"adamw " + type,
+         {w, w, w, w, s, s, s, s},
+         w + ", " + w + ", " + w,
+         "%on = dshard.constant dense<true> : tensor<i1>\n"
+         "%r, %m, %v = dshard.adamw %0, %1, %2, %3, %4, %5, %6, %7, %on {beta1 "
+         "= 0.5, beta2 = 0.75, epsilon = 0.5, weight_decay = 0.25} : (" +
+             w + ", " + w + ", " + w + ", " + w + ", " + s + ", " + s + ", " +
+             s + ", " + s + ", tensor<i1>) -> (" + w + ", " + w + ", " + w +
+             ")",
+         0.25,
+         1,
+         "%r, %m, %v"});
+  }
+  // Corrections of AdamW: 1 - beta^step, with the steps that f32 would lose.
+  cases.push_back({"correction",
+                   {"tensor<i64>"},
+                   "tensor<f32>",
+                   R"(%b = dshard.constant dense<0.999> : tensor<f64>
+          %o = dshard.constant dense<1.0> : tensor<f64>
+          %s = dshard.cast %0 : (tensor<i64>) -> tensor<f64>
+          %p = dshard.pow %b, %s : (tensor<f64>, tensor<f64>) -> tensor<f64>
+          %c = dshard.sub %o, %p : (tensor<f64>, tensor<f64>) -> tensor<f64>
+          %r = dshard.cast %c : (tensor<f64>) -> tensor<f32>)"});
+  // The gradient of the logits, in one pass.
+  cases.push_back(
+      {"cross entropy",
+       {"tensor<6x50xf32>", "tensor<6x1xf32>", "tensor<6xi64>", "tensor<f32>"},
+       "tensor<6x50xf32>",
+       R"(%d = dshard.sub %0, %1 : (tensor<6x50xf32>, tensor<6x1xf32>) -> tensor<6x50xf32>
+          %e = dshard.exp %d : (tensor<6x50xf32>) -> tensor<6x50xf32>
+          %i = dshard.iota {dim = 1 : i64} : () -> tensor<1x50xi64>
+          %l = dshard.reshape %2 : (tensor<6xi64>) -> tensor<6x1xi64>
+          %c = dshard.compare %i, %l {predicate = #dshard.predicate<eq>} : (tensor<1x50xi64>, tensor<6x1xi64>) -> tensor<6x50xi1>
+          %h = dshard.cast %c : (tensor<6x50xi1>) -> tensor<6x50xf32>
+          %g = dshard.sub %e, %h : (tensor<6x50xf32>, tensor<6x50xf32>) -> tensor<6x50xf32>
+          %r = dshard.mul %g, %3 : (tensor<6x50xf32>, tensor<f32>) -> tensor<6x50xf32>)",
+       0,
+       3});
+  return cases;
+}
+
 std::vector<Case> fusedCases() {
   return {
       {"residual and norm",
@@ -367,6 +452,15 @@ FusedOp wrap(func::FuncOp function) {
     });
   b.setInsertionPointToEnd(body);
   YieldOp::create(b, function.getLoc(), terminator->getOperands());
+  // Kernel formation does that too.
+  for (auto adamw : llvm::make_early_inc_range(body->getOps<AdamWOp>())) {
+    OpBuilder inside(adamw);
+    SmallVector<Value> results;
+    EXPECT_TRUE(
+        succeeded(adamw.decompose(inside, adamw->getOperands(), results)));
+    adamw->replaceAllUsesWith(results);
+    adamw->erase();
+  }
   terminator->setOperands(fused.getResults());
   return fused;
 }
@@ -494,6 +588,7 @@ void run(const std::vector<Case> &cases, const char *target) {
 TEST(Kernels, Pointwise) { run(pointwiseCases(), "cpu"); }
 TEST(Kernels, Others) { run(otherCases(), "cpu:x86-64-v3"); }
 TEST(Kernels, Fused) { run(fusedCases(), "cpu:x86-64-v3"); }
+TEST(Kernels, Training) { run(trainingCases(), "cpu:x86-64-v3"); }
 
 TEST(Kernels, ExtremeValuesDoNotTrap) {
   // Division by zero, the least integer by -1, NaN and infinity to integers.

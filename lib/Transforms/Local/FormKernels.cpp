@@ -488,12 +488,12 @@ static Value reshapeThrough(DShardBuilder &make, OpBuilder &builder,
                isNumber(operand);
       }))
     return make.reshape(value, shape);
-  IRMapping mapping;
   SmallVector<Value> operands;
   for (Value operand : op->getOperands())
-    operands.push_back(isNumber(operand)
-                           ? make.reshape(operand, {})
-                           : reshapeThrough(make, builder, operand, shape));
+    operands.push_back(
+        !operands.empty() && operand == op->getOperand(0) ? operands[0]
+        : isNumber(operand) ? make.reshape(operand, {})
+                            : reshapeThrough(make, builder, operand, shape));
   Operation *moved = builder.clone(*op);
   moved->setOperands(operands);
   moved->getResult(0).setType(typeOf(value).clone(shape));
