@@ -9,12 +9,15 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 MODELS = ROOT / "test" / "models"
+CHAR_DIMS = {"batch": 8, "seq": 128}
+CHAR_TRAIN = ["--entry=train_step", "--scalar=lr=3e-3"]
 
 
 def build_dir():
@@ -190,6 +193,21 @@ def llama_inputs(vocab, batch, seq, padding="right", seed=0):
     elif padding == "left":
         mask[-1, : seq // 4] = 0
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def text_batches(steps, batch, seq, seed=0):
+    """Random windows of the Python standard library's own sources, as bytes [steps, batch, seq]."""
+    library = pathlib.Path(sysconfig.get_paths()["stdlib"])
+    text = b"".join(path.read_bytes() for path in sorted(library.glob("*.py")))
+    data = np.frombuffer(text, dtype=np.uint8)
+    starts = np.random.default_rng(seed).integers(0, data.size - seq, (steps, batch))
+    return data[starts[..., None] + np.arange(seq)].astype(np.int64)
+
+
+def char_inputs(steps):
+    """Inputs of the character model: the labels are the ids (--train shifts them)."""
+    ids = text_batches(steps, CHAR_DIMS["batch"], CHAR_DIMS["seq"])
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "labels": ids}
 
 
 def largest_difference(ours, theirs):

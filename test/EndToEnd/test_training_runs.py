@@ -1,0 +1,200 @@
+"""Plans of @train_step, run: gradients and losses on every mesh against one rank's and the fp64
+interpreter, AdamW against its formula, and a character model that learns.
+"""
+
+import numpy as np
+import pytest
+
+import tools
+from test_training import (
+    ALL_OUTPUTS,
+    check_adamw,
+    compile_step,
+    initial_mlp,
+    interpret,
+    mlp_steps,
+    refused,
+    write_config,
+)
+
+# Flags of each mesh of the training slice.
+MESHES = {
+    "one": [],
+    "dp_shard=2": [],
+    "dp_shard=2,tp=2": [],
+    "dp_shard=2,tp=2 --sequence-parallel": ["--sequence-parallel"],
+    "dp_replicate=2,tp=2": [],
+    "dp_replicate=2,tp=2 --sequence-parallel": ["--sequence-parallel"],
+    "tp=2": [],
+    "dp_shard=2 --fsdp=none": ["--fsdp=none"],
+    "dp_shard=2 --fsdp=optimizer": ["--fsdp=optimizer"],
+    "dp_shard=2 --fsdp=gradients": ["--fsdp=gradients"],
+    "dp_shard=2,tp=2 --micro-batches=2": ["--micro-batches=2"],
+    "one --micro-batches=2": ["--micro-batches=2"],
+}
+SHARDED = [mesh for mesh in MESHES if mesh != "one"]
+
+
+def axes_of(mesh):
+    axes = mesh.split(" ")[0]
+    return "" if axes == "one" else axes
+
+
+def compile_train_plan(model, config, plan, mesh, dims):
+    plan.parent.mkdir(parents=True, exist_ok=True)
+    tools.compile_plan(model, plan, axes_of(mesh), dims, f"--train={config}", *MESHES[mesh])
+    return plan
+
+
+#
+# Gradients: the acceptance ladder
+#
+
+LLAMA = {"batch": 4, "seq": 16}
+
+
+@pytest.fixture(scope="module")
+def llama_gradients(filled, tmp_path_factory):
+    """llama_gradients(MESH): loss, norm and gradients of one step; MESH "fp64": the oracle's."""
+    folder = tmp_path_factory.mktemp("gradients")
+    config = write_config(folder, shift_labels=True, clip_norm=0.5, outputs=ALL_OUTPUTS)
+    random = np.random.default_rng(5)
+    ids = random.integers(0, 256, (4, 16))
+    mask = np.ones_like(ids)
+    mask[-1, 11:] = 0
+    labels = np.where(mask == 1, ids, -100)
+    inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    with np.load(tools.MODELS / "llama-small-training.npz") as file:
+        parameters = [key[6:] for key in file.files if key.startswith("param.")]
+    outputs = ["loss", "grad_norm"] + [f"{name}.grad" for name in parameters]
+    made = {}
+
+    def get(mesh):
+        if mesh in made:
+            return made[mesh]
+        model, own = filled("llama-small"), folder / mesh.replace(" ", "_")
+        if mesh == "fp64":
+            program = compile_step(model, config, own, LLAMA)
+            made[mesh] = interpret(program, inputs, outputs, own)
+        else:
+            plan = compile_train_plan(model, config, own / "llama.dsplan", mesh, LLAMA)
+            made[mesh], _ = tools.run_plan(plan, inputs, outputs, own, "--entry=train_step")
+        return made[mesh]
+
+    return get
+
+
+def error_of(values, exact):
+    return float(np.max(np.abs(values.astype(np.float64) - exact)))
+
+
+@pytest.mark.parametrize("mesh", SHARDED)
+def test_gradients_keep_the_acceptance_ladder(llama_gradients, mesh):
+    """Per tensor: e(sharded) <= 2 e(unsharded) + 2e-6 max|x|."""
+    exact, one, ours = (llama_gradients(key) for key in ("fp64", "one", mesh))
+    for name, value in exact.items():
+        scale = float(np.max(np.abs(value)))
+        assert scale > 0, name
+        assert error_of(one[name], value) <= 1e-4 * scale, name
+        allowed = 2 * error_of(one[name], value) + 2e-6 * scale
+        assert error_of(ours[name], value) <= allowed, name
+
+
+#
+# AdamW, and gradients that are not finite
+#
+
+MLP = {"batch": 16}
+
+
+@pytest.mark.parametrize("mesh", ["one", "dp_shard=2,tp=2"])
+def test_adamw_is_its_formula_after_100_steps(filled, tmp_path, mesh):
+    config = write_config(
+        tmp_path,
+        logits="y",
+        optimizer={"weight_decay": 0.1, "no_decay": ["*.bias"]},
+        clip_norm=1.0,
+        outputs=ALL_OUTPUTS,
+    )
+    plan = compile_train_plan(filled("mlp"), config, tmp_path / "mlp.dsplan", mesh, MLP)
+    first = initial_mlp(filled("mlp"))
+    outputs, _ = tools.run_plan(
+        plan, mlp_steps(100), ["grad_norm"] + [f"{name}.grad" for name in first], tmp_path,
+        "--entry=train_step", "--steps=100", f"--save-state={tmp_path / 'state'}",
+    )
+    outputs.update({name: np.load(tmp_path / "state" / f"{name}.npy") for name in first})
+    check_adamw(outputs, first, np.float32(1e-3), 0.1)
+
+
+@pytest.mark.parametrize("mesh", ["one", "dp_shard=2,tp=2"])
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_a_gradient_that_is_not_finite_is_named(filled, tmp_path, mesh, policy):
+    """Step 1 is poisoned: the run stops there, or goes on without it."""
+    config = write_config(tmp_path, logits="y", nonfinite=policy)
+    plan = compile_train_plan(filled("mlp"), config, tmp_path / "mlp.dsplan", mesh, MLP)
+    inputs = mlp_steps(3)
+    inputs["x"][1, 2, 5] = np.nan
+    for name, array in inputs.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    done = tools.start(
+        "dshard-run", plan, "--entry=train_step", "--steps=3",
+        "--input", f"x={tmp_path / 'x.npy'}", "--input", f"labels={tmp_path / 'labels.npy'}",
+        "--output", f"loss={tmp_path / 'loss.npy'}", f"--save-state={tmp_path / 'state'}",
+    )
+    assert "up_proj.weight" in done.stderr and "not finite" in done.stderr, done.stderr
+    if policy == "stop":
+        refused(done, "not finite")
+        return
+    assert done.status == 0, done.stderr
+    assert np.load(tmp_path / "state" / "step.npy") == 2
+    for name in initial_mlp(filled("mlp")):
+        assert np.isfinite(np.load(tmp_path / "state" / f"{name}.npy")).all(), name
+    assert np.isfinite(np.load(tmp_path / "loss.npy")[[0, 2]]).all()
+
+
+#
+# The character model
+#
+
+
+@pytest.fixture(scope="module")
+def char_losses(filled, tmp_path_factory):
+    """char_losses(MESH): the loss of each of 100 steps."""
+    made = {}
+
+    def get(mesh):
+        if mesh not in made:
+            folder = tmp_path_factory.mktemp("char")
+            plan = compile_train_plan(
+                filled("char"), tools.MODELS / "char-train.json", folder / "char.dsplan", mesh,
+                tools.CHAR_DIMS,
+            )
+            outputs, _ = tools.run_plan(
+                plan, tools.char_inputs(100), ["loss"], folder, "--steps=100", *tools.CHAR_TRAIN
+            )
+            made[mesh] = outputs["loss"]
+        return made[mesh]
+
+    return get
+
+
+def test_the_character_model_learns(char_losses):
+    losses = char_losses("one")
+    assert losses.shape == (100,) and np.isfinite(losses).all()
+    assert 5.4 < losses[0] < 5.7  # ln 256 = 5.55
+    assert losses[-10:].mean() < 3.0
+    assert losses[-1] < 3.0
+
+
+CHAR_MESHES = [
+    "dp_shard=2",
+    "dp_shard=2,tp=2",
+    "dp_shard=2,tp=2 --sequence-parallel",
+    "dp_replicate=2,tp=2",
+    "dp_replicate=2,tp=2 --sequence-parallel",
+]
+
+
+@pytest.mark.parametrize("mesh", CHAR_MESHES)
+def test_the_character_model_learns_the_same_on_every_mesh(char_losses, mesh):
+    assert np.abs(char_losses(mesh) - char_losses("one")).max() <= 1e-3
