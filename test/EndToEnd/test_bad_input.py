@@ -293,12 +293,17 @@ def test_sequence_that_tp_does_not_divide(filled, tmp_path):
     refused(done, "sequence dim 1 of size 15", "tp=2", "14, 16")
 
 
-@pytest.mark.parametrize("mesh", ["cp=2", "pp=2", "dp_shard=2,cp=2"])
-def test_axes_that_are_not_built(mesh, mlp, tmp_path):
-    refused(compile_model(mlp, tmp_path, f"--mesh={mesh}"), "(cp|pp)=2", "not built", "dp_shard or tp")
+@pytest.mark.parametrize("mesh", ["cp=2", "dp_shard=2,cp=2"])
+def test_no_sequence_for_cp(mesh, mlp, tmp_path):
+    refused(compile_model(mlp, tmp_path, f"--mesh={mesh}"), "cp=2 shards the sequence", "--dims INPUT=batch,seq")
 
 
-@pytest.mark.parametrize("flag", ["--train=config.json", "--pp-split=cost", "--cp-method=ring"])
+def test_sequence_that_cp_does_not_divide(filled, tmp_path):
+    done = compile_model(filled("llama-small"), tmp_path, "--mesh=cp=2", dims={"batch": 2, "seq": 18})
+    refused(done, "'input_ids': sequence dim 1 of size 18", "4 \\(2 \\* cp=2, layout zigzag\\)", "16, 20")
+
+
+@pytest.mark.parametrize("flag", ["--train=config.json", "--pp-split=cost"])
 def test_what_is_not_built_is_refused(flag, mlp, tmp_path):
     refused(compile_model(mlp, tmp_path, flag), flag.split("=")[0], "not built")
 

@@ -72,6 +72,20 @@ CASES += [
     )
 ]
 CASES += [("llama-small-bf16", "dp_shard=2,tp=2 --sequence-parallel")]
+CASES += [
+    ("llama-small", mesh)
+    for mesh in (
+        "cp=2",
+        "cp=4",
+        "cp=2,tp=2 --sequence-parallel",
+        "dp_shard=2,cp=2 --cp-layout=contiguous",
+        "cp=4 --cp-layout=striped",
+        "cp=2 --cp-method=all_gather",
+        "cp=2,tp=2 --cp-method=all_gather --cp-layout=contiguous",
+        "cp=2 --cp-method=all_to_all",
+    )
+]
+CASES += [("llama-small-bf16", "cp=2")]
 
 
 def compare(base, programs, flags, folder):

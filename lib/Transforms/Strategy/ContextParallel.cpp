@@ -374,10 +374,6 @@ LogicalResult Orderer::visit(Operation *op) {
     ordered[op->getResult(0)] = ordered[op->getOperand(0)];
     return success();
   }
-  if (auto part = getPartOf(op); part && part.getValue() != Part::forward)
-    return op->emitOpError()
-           << "belongs to a training step; context parallelism is for forward "
-              "programs so far: leave cp out of the mesh";
   if (auto attention = dyn_cast<AttentionOp>(op))
     setAttention(attention);
   FailureOr<ShardingRule> rule = getShardingRuleOf(op);
@@ -411,6 +407,13 @@ LogicalResult Orderer::visit(Operation *op) {
 }
 
 LogicalResult Orderer::run() {
+  // context_parallel_c5
+  for (Operation &op : function.getBody().front())
+    if (auto part = getPartOf(&op); part && part.getValue() != Part::forward)
+      return emitError(UnknownLoc::get(function.getContext()))
+             << "--mesh=cp=" << parts << ": '" << function.getName()
+             << "' is a training step, and context parallelism is for forward "
+                "programs so far; leave cp out of the mesh";
   if (failed(orderInputs()))
     return failure();
   for (Operation &op : llvm::make_early_inc_range(function.getBody().front())) {
