@@ -359,3 +359,38 @@ func.func @fused_c1(%x: tensor<4xf32>) {
   }
   return
 }
+
+// -----
+
+// attention_c4: rows and keys lie in one order.
+func.func @attention_c4(%q: tensor<1x2x4x8xf32>, %k: tensor<1x2x8x8xf32>) {
+  // expected-error@+1 {{layout zigzag needs as many rows as keys: 4 != 8}}
+  %0:2 = dshard.attention %q, %k, %k {scale = 1.0 : f64, layout = #dshard.layout<zigzag>, parts = 2 : i64} : (tensor<1x2x4x8xf32>, tensor<1x2x8x8xf32>, tensor<1x2x8x8xf32>) -> (tensor<1x2x4x8xf32>, tensor<1x2x4xf32>)
+  return
+}
+
+// -----
+
+// attention_c4: the parts divide them.
+func.func @attention_c4_parts(%q: tensor<1x2x6x8xf32>) {
+  // expected-error@+1 {{layout zigzag of 2 parts needs a sequence that 4 divides, its size is 6}}
+  %0:2 = dshard.attention %q, %q, %q {scale = 1.0 : f64, layout = #dshard.layout<zigzag>, parts = 2 : i64} : (tensor<1x2x6x8xf32>, tensor<1x2x6x8xf32>, tensor<1x2x6x8xf32>) -> (tensor<1x2x6x8xf32>, tensor<1x2x6xf32>)
+  return
+}
+
+// -----
+
+// attention_c5 (a fourth operand without dims is the offset, any other the padding)
+func.func @attention_c5(%q: tensor<1x2x4x8xf32>, %offset: tensor<i32>) {
+  // expected-error@+1 {{query_offset is 'tensor<i32>', expected tensor<i64>}}
+  %0:2 = dshard.attention %q, %q, %q, %offset {scale = 1.0 : f64} : (tensor<1x2x4x8xf32>, tensor<1x2x4x8xf32>, tensor<1x2x4x8xf32>, tensor<i32>) -> (tensor<1x2x4x8xf32>, tensor<1x2x4xf32>)
+  return
+}
+
+// -----
+
+func.func @attention_operands(%q: tensor<1x2x4x8xf32>) {
+  // expected-error@+1 {{has 2 operands, expected 3 to 5}}
+  %0:2 = dshard.attention %q, %q {scale = 1.0 : f64} : (tensor<1x2x4x8xf32>, tensor<1x2x4x8xf32>) -> (tensor<1x2x4x8xf32>, tensor<1x2x4xf32>)
+  return
+}
