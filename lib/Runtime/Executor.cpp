@@ -2,6 +2,7 @@
 
 #include "dshard/Runtime/Executor.h"
 
+#include "dshard/Plan/RankShare.h"
 #include "dshard/Runtime/Cpu/Convert.h"
 #include "dshard/Runtime/Cpu/Wait.h"
 
@@ -13,17 +14,21 @@ using cpu::elementBytes;
 using plan::DataType;
 using plan::InstructionKind;
 
-RankMemory dshard::plannedMemory(const plan::Plan &plan, unsigned workers) {
+RankMemory dshard::plannedMemory(const plan::Plan &plan, uint32_t coordinate,
+                                 unsigned workers) {
+  plan::RankShare share = plan::rankShare(plan, coordinate);
   RankMemory memory;
-  memory.states = plan::alignTo(plan.state_size(), plan::bufferAlignment);
-  uint64_t scratch = 0;
-  for (const plan::Program *program : *plan.programs()) {
-    memory.arena = std::max<uint64_t>(memory.arena, program->arena_size());
-    scratch = std::max<uint64_t>(scratch, program->thread_scratch());
-  }
-  memory.arena = plan::alignTo(memory.arena, plan::bufferAlignment);
-  memory.scratch = plan::alignTo(scratch, plan::bufferAlignment) * workers;
+  memory.states = share.states;
+  memory.arena = share.arena;
+  memory.scratch = share.threadScratch * workers;
+  memory.messages = share.messages;
   return memory;
+}
+
+uint32_t dshard::pipelineCoordinate(const plan::Topology &topology,
+                                    uint32_t rank) {
+  int axis = topology.findAxis("pp");
+  return axis < 0 ? 0 : topology.coordinate(rank, static_cast<uint32_t>(axis));
 }
 
 /// Reads the values of an instruction in order.
@@ -46,7 +51,8 @@ Executor::Executor(const LoadedPlan &loaded, uint32_t rank, Device device,
                    Communicator communicator)
     : loaded(loaded), plan(loaded.reader->plan()), rank(rank), device(device),
       communicator(communicator),
-      planned(plannedMemory(plan, device.functions->workers(device.state))) {
+      planned(plannedMemory(plan, pipelineCoordinate(*loaded.topology, rank),
+                            device.functions->workers(device.state))) {
   scalarWords.resize(plan.scalars()->size());
   for (uint32_t table = 0; table < plan.tables()->size(); ++table)
     tables.push_back(loaded.topology->tableEntry(table, rank));
@@ -59,8 +65,8 @@ Status Executor::allocate() {
     return Status();
   void *memory = nullptr;
   if (Status status = device.functions->allocate(
-          device.state, planned.total(), "states, arena and scratch of a rank",
-          &memory);
+          device.state, planned.allocated(),
+          "states, arena and scratch of a rank", &memory);
       !status)
     return status;
   base = static_cast<uint8_t *>(memory);
@@ -69,6 +75,17 @@ Status Executor::allocate() {
                                base + planned.states + planned.arena,
                                planned.scratch / workers);
   return Status();
+}
+
+void Executor::zeroStates() {
+  plan::RankShare share =
+      plan::rankShare(plan, pipelineCoordinate(*loaded.topology, rank));
+  for (uint32_t i = 0; i < plan.states()->size(); ++i) {
+    const plan::State &state = *plan.states()->Get(i);
+    if (state.initializer() == plan::InitializerKind::zero &&
+        share.holds(state))
+      std::memset(stateAddress(i), 0, state.size());
+  }
 }
 
 int64_t Executor::valueOf(const plan::Value &value) const {
@@ -81,6 +98,8 @@ int64_t Executor::valueOf(const plan::Value &value) const {
     return static_cast<int64_t>(loaded.scalars[value.value()]);
   case plan::ValueKind::loop_index:
     return loops[loops.size() - 1 - value.value()];
+  case plan::ValueKind::micro_batch:
+    return currentMicroBatch;
   }
   return 0;
 }
@@ -103,8 +122,11 @@ char *Executor::place(uint32_t programIndex, const plan::Program &program,
   return reinterpret_cast<char *>(start + buffer.offset());
 }
 
-void *Executor::address(uint32_t program, uint32_t buffer) const {
-  return place(program, *plan.programs()->Get(program), buffer);
+void *Executor::address(uint32_t program, uint32_t buffer,
+                        uint32_t slot) const {
+  const plan::Program &item = *plan.programs()->Get(program);
+  return place(program, item, buffer) +
+         slot * item.buffers()->Get(buffer)->slot_stride();
 }
 
 uint8_t *Executor::stateAddress(uint32_t state) const {
@@ -144,11 +166,12 @@ Executor::Operand Executor::operand(const plan::Program &program,
 // Control
 //===----------------------------------------------------------------------===//
 
-Status Executor::run(uint32_t program) {
+Status Executor::run(uint32_t program, uint32_t microBatch) {
   for (size_t i = 0; i < scalarWords.size(); ++i)
     cpu::storeDouble(&scalarWords[i].bits, plan.scalars()->Get(i)->dtype(), 0,
                      loaded.scalars[i]);
   currentIndex = program;
+  currentMicroBatch = microBatch;
   current = plan.programs()->Get(program);
   loops.clear();
   return runBlock(0);

@@ -3,6 +3,7 @@
 #include "dshard/Runtime/Session.h"
 
 #include "dshard/Plan/PlanVerifier.h"
+#include "dshard/Plan/RankShare.h"
 #include "dshard/Runtime/Cpu/Convert.h"
 #include "dshard/Runtime/Cpu/CpuFeatures.h"
 #include "dshard/Support/Text.h"
@@ -127,6 +128,8 @@ Status Session::load() {
   Status status = onAllRanks([&](uint32_t rank) {
     failures[rank] = executors[rank]->allocate();
     if (failures[rank])
+      executors[rank]->zeroStates();
+    if (failures[rank])
       failures[rank] = executors[rank]->run(reader->plan().load());
     return failures[rank];
   });
@@ -153,7 +156,27 @@ uint64_t Session::loadedBytes() const {
 }
 
 RankMemory Session::plannedPerRank() const {
-  return plannedMemory(reader->plan(), workers);
+  RankMemory most;
+  for (uint32_t i = 0; i < plan::stageRanks(reader->plan()); ++i) {
+    RankMemory memory = plannedMemory(reader->plan(), i, workers);
+    if (memory.total() > most.total())
+      most = memory;
+  }
+  return most;
+}
+
+RankMemory Session::plannedOfAllRanks() const {
+  RankMemory sum;
+  uint32_t stages = plan::stageRanks(reader->plan());
+  uint64_t each = ranks->rankCount() / stages;
+  for (uint32_t i = 0; i < stages; ++i) {
+    RankMemory memory = plannedMemory(reader->plan(), i, workers);
+    sum.states += each * memory.states;
+    sum.arena += each * memory.arena;
+    sum.scratch += each * memory.scratch;
+    sum.messages += each * memory.messages;
+  }
+  return sum;
 }
 
 //===----------------------------------------------------------------------===//
@@ -203,6 +226,13 @@ Status Session::setScalar(std::string_view name, double value) {
     names.emplace_back(reader->string(scalar.name()));
     if (names.back() != name)
       continue;
+    if (!std::isfinite(value))
+      return Status::error("scalar '" + std::string(name) + "' is " +
+                           formatDouble(value) + "; it must be finite");
+    if (scalar.dtype() == plan::DataType::f32 &&
+        !std::isfinite(static_cast<float>(value)))
+      return Status::error("scalar '" + std::string(name) +
+                           "' is f32 and cannot be " + formatDouble(value));
     // 2^31 and 2^63 are exact as doubles.
     double bound = scalar.dtype() == plan::DataType::i32 ? 0x1p31 : 0x1p63;
     if (plan::isInteger(scalar.dtype()) &&
@@ -224,10 +254,9 @@ Status Session::setScalar(std::string_view name, double value) {
 
 std::vector<uint32_t> Session::ranksOf(const plan::Entry &entry,
                                        uint32_t program) const {
-  int axis = ranks->findAxis("pp");
   std::vector<uint32_t> result;
   for (uint32_t rank = 0; rank < ranks->rankCount(); ++rank) {
-    uint32_t coordinate = axis < 0 ? 0 : ranks->coordinate(rank, axis);
+    uint32_t coordinate = pipelineCoordinate(*ranks, rank);
     for (const plan::Action *action :
          *entry.actions()->Get(coordinate)->actions())
       if (entry.programs()->Get(action->stage()) == program) {
@@ -259,6 +288,75 @@ static StridedCopy shardCopy(const std::vector<int64_t> &global,
   return copy;
 }
 
+namespace {
+/// The order in which a dim of a global tensor is dealt out (Port.layout).
+struct DealtDim {
+  int dim = -1;
+  plan::SequenceLayout layout = plan::SequenceLayout::contiguous;
+  int64_t parts = 1;
+
+  DealtDim() = default;
+  explicit DealtDim(const plan::Port &port)
+      : dim(port.layout() == plan::SequenceLayout::contiguous
+                ? -1
+                : port.layout_dim()),
+        layout(port.layout()), parts(port.layout_parts()) {}
+
+  /// Where position `index` of the dealt dim is in the user's tensor; the
+  /// dialect's `reorder` (LayoutOps.td).
+  int64_t natural(int64_t size, int64_t index) const {
+    int64_t share = size / parts, part = index / share, inside = index % share;
+    if (layout == plan::SequenceLayout::striped)
+      return inside * parts + part;
+    int64_t chunk = share / 2;
+    return inside < chunk ? part * chunk + inside
+                          : (2 * parts - 1 - part) * chunk + inside - chunk;
+  }
+};
+} // namespace
+
+/// Calls each(copy, global offset, local offset) for the pieces of a shard that
+/// lie evenly in the global tensor: one, or several along a dealt dim.
+template <typename Function>
+static void eachPiece(const std::vector<int64_t> &global,
+                      const std::vector<int64_t> &local,
+                      const std::vector<int64_t> &origin, const DealtDim &dealt,
+                      Function each) {
+  int64_t offset;
+  StridedCopy whole = shardCopy(global, local, origin, offset);
+  if (dealt.dim < 0) {
+    each(whole, offset, int64_t{0});
+    return;
+  }
+  int d = dealt.dim;
+  int64_t count = whole.sizes[d], first = origin[d];
+  offset -= first * whole.inStrides[d];
+  for (int64_t begin = 0, end; begin < count; begin = end) {
+    int64_t from = dealt.natural(global[d], first + begin), step = 1;
+    for (end = begin + 1; end < count; ++end) {
+      int64_t next = dealt.natural(global[d], first + end);
+      if (end == begin + 1)
+        step = next - from;
+      if (next != from + (end - begin) * step || step < 1)
+        break;
+    }
+    StridedCopy piece = whole;
+    piece.sizes[d] = end - begin;
+    piece.inStrides[d] *= step;
+    each(piece, offset + from * whole.inStrides[d],
+         begin * whole.outStrides[d]);
+  }
+}
+
+/// How many pieces dim 0 of a port lies in: one per micro-batch, or one.
+static uint32_t slotsOf(const plan::Plan &plan, const plan::Port &port) {
+  return plan.programs()
+      ->Get(port.program())
+      ->buffers()
+      ->Get(port.buffer())
+      ->slots();
+}
+
 Status Session::checkInput(std::string_view entryName, std::string_view name,
                            const TensorView &tensor) const {
   auto found = findPort(entryName, /*input=*/true, name);
@@ -278,40 +376,63 @@ Status Session::checkInput(std::string_view entryName, std::string_view name,
   if (global.size() > maxDims)
     return Status::error("input '" + text + "' has more than " +
                          std::to_string(maxDims) + " dims");
-  int64_t index, value;
-  if (port.has_range() &&
-      cpu::findOutside(tensor.data, tensor.type,
-                       plan::elementCount(tensor.dims), port.range_min(),
-                       port.range_max(), index, value))
-    return Status::error("input '" + text + "' has the value " +
-                         std::to_string(value) + " at element " +
-                         std::to_string(index) + "; allowed are " +
-                         std::to_string(port.range_min()) + " to " +
-                         std::to_string(port.range_max()));
-  return Status();
+  int64_t index, value, extra = port.extra();
+  if (!port.has_range() ||
+      !cpu::findOutside(tensor.data, tensor.type,
+                        plan::elementCount(tensor.dims), port.range_min(),
+                        port.range_max(), port.has_extra() ? &extra : nullptr,
+                        index, value))
+    return Status();
+  std::vector<int64_t> position;
+  for (size_t i = global.size(); i-- > 0; index /= global[i])
+    position.insert(position.begin(), index % global[i]);
+  return Status::error(
+      "input '" + text + "' has the value " + std::to_string(value) + " at " +
+      dimsText(position) + "; allowed are " + std::to_string(port.range_min()) +
+      " to " + std::to_string(port.range_max()) +
+      (port.has_extra() ? " and " + std::to_string(extra) : std::string()));
 }
 
 void Session::copyInput(const plan::Entry &entry, const plan::Port &port,
                         const TensorView &tensor) {
   std::vector<int64_t> local = dimsOf(*port.local());
   int64_t size = elementBytes(tensor.type);
-  for (uint32_t rank : ranksOf(entry, port.program())) {
+  uint32_t slots = slotsOf(reader->plan(), port);
+  if (slots > 1)
+    local[0] /= slots;
+  auto copySlot = [&](uint32_t rank, uint32_t slot) {
     char *to = static_cast<char *>(
-        executors[rank]->address(port.program(), port.buffer()));
-    if (to == tensor.data)
-      continue; // bound
+        executors[rank]->address(port.program(), port.buffer(), slot));
+    if (slot == 0 && to == tensor.data)
+      return false; // bound
+    std::vector<int64_t> origin =
+        ranks->shardOrigin(port.sharding(), *port.local()->dims(), rank);
+    if (slots > 1)
+      origin[0] += slot * local[0];
     int64_t offset;
-    StridedCopy copy = shardCopy(
-        tensor.dims, local,
-        ranks->shardOrigin(port.sharding(), *port.local()->dims(), rank),
-        offset);
+    StridedCopy whole = shardCopy(tensor.dims, local, origin, offset);
     if (plan::elementCount(local) !=
-        plan::elementCount({copy.sizes, copy.sizes + copy.dims}))
+        plan::elementCount({whole.sizes, whole.sizes + whole.dims}))
       std::fill(to, to + plan::elementCount(local) * size, 0);
-    cpu::copyStrided(copy,
-                     static_cast<const char *>(tensor.data) + offset * size,
-                     tensor.type, to, tensor.type);
-  }
+    eachPiece(tensor.dims, local, origin, DealtDim(port),
+              [&](const StridedCopy &copy, int64_t from, int64_t at) {
+                cpu::copyStrided(
+                    copy, static_cast<const char *>(tensor.data) + from * size,
+                    tensor.type, to + at * size, tensor.type);
+              });
+    return true;
+  };
+  for (uint32_t rank : ranksOf(entry, port.program()))
+    for (uint32_t slot = 0; slot < slots && copySlot(rank, slot); ++slot)
+      ;
+}
+
+void Session::copyInputs(std::string_view entryName, std::string_view name,
+                         const TensorView &tensor) {
+  const plan::Entry &entry = *findEntry(entryName);
+  for (const plan::Port *port : *entry.inputs())
+    if (reader->string(port->name()) == name)
+      copyInput(entry, *port, tensor);
 }
 
 Status Session::setInput(std::string_view entryName, std::string_view name,
@@ -320,7 +441,7 @@ Status Session::setInput(std::string_view entryName, std::string_view name,
     return status;
   if (!ready)
     return Status::error("the session is not loaded");
-  copyInput(*findEntry(entryName), **findPort(entryName, true, name), tensor);
+  copyInputs(entryName, name, tensor);
   return Status();
 }
 
@@ -339,8 +460,10 @@ Status Session::checkInputs(std::string_view entryName,
     bool given = false;
     for (const auto &tensor : tensors)
       given |= tensor.first == name;
-    if (!given)
-      missing.push_back("'" + name + "'");
+    std::string quoted = "'" + name + "'"; // several stages may read it
+    if (!given &&
+        std::find(missing.begin(), missing.end(), quoted) == missing.end())
+      missing.push_back(quoted);
   }
   if (missing.empty())
     return Status();
@@ -356,8 +479,7 @@ Status Session::setInputs(std::string_view entryName,
   if (!ready)
     return Status::error("the session is not loaded");
   for (const auto &tensor : tensors)
-    copyInput(*findEntry(entryName), **findPort(entryName, true, tensor.first),
-              tensor.second);
+    copyInputs(entryName, tensor.first, tensor.second);
   return Status();
 }
 
@@ -366,27 +488,39 @@ namespace {
 class Gatherer {
 public:
   Gatherer(const plan::TensorType &global, const plan::TensorType &local,
-           const plan::Sharding *sharding, const plan::Topology &topology)
-      : global(global), local(local), sharding(sharding), topology(topology) {}
+           const plan::Sharding *sharding, const plan::Topology &topology,
+           DealtDim dealt = {})
+      : global(global), local(local), sharding(sharding), topology(topology),
+        dealt(dealt) {}
 
-  void add(uint32_t rank, const void *shard, void *data) {
+  /// `shard` is piece `slot` of `slots` along dim 0 of the rank's shard.
+  void add(uint32_t rank, const void *shard, void *data, uint32_t slot = 0,
+           uint32_t slots = 1) {
     std::vector<int64_t> origin =
         topology.shardOrigin(sharding, *local.dims(), rank);
+    std::vector<int64_t> piece = dimsOf(local);
+    if (slots > 1) {
+      piece[0] /= slots;
+      origin[0] += slot * piece[0];
+    }
     if (!seen.insert(origin).second)
       return;
-    int64_t offset;
-    StridedCopy copy = shardCopy(dimsOf(global), dimsOf(local), origin, offset);
-    std::swap(copy.inStrides, copy.outStrides);
-    cpu::copyStrided(copy, shard, global.dtype(),
-                     static_cast<char *>(data) +
-                         offset * elementBytes(global.dtype()),
-                     global.dtype());
+    int64_t size = elementBytes(global.dtype());
+    eachPiece(dimsOf(global), piece, origin, dealt,
+              [&](StridedCopy copy, int64_t to, int64_t at) {
+                std::swap(copy.inStrides, copy.outStrides);
+                cpu::copyStrided(
+                    copy, static_cast<const char *>(shard) + at * size,
+                    global.dtype(), static_cast<char *>(data) + to * size,
+                    global.dtype());
+              });
   }
 
 private:
   const plan::TensorType &global, &local;
   const plan::Sharding *sharding;
   const plan::Topology &topology;
+  DealtDim dealt;
   std::set<std::vector<int64_t>> seen;
 };
 } // namespace
@@ -404,11 +538,17 @@ Status Session::getOutput(std::string_view entryName, std::string_view name,
   if (isPartial(port.sharding()))
     return Status::error("output '" + std::string(name) +
                          "' is partial and has no value before its reduction");
-  Gatherer gatherer(*port.global(), *port.local(), port.sharding(), *ranks);
+  Gatherer gatherer(*port.global(), *port.local(), port.sharding(), *ranks,
+                    DealtDim(port));
   for (uint32_t rank : ranksOf(*findEntry(entryName), port.program())) {
-    const void *shard = executors[rank]->address(port.program(), port.buffer());
-    if (shard != data)
-      gatherer.add(rank, shard, data);
+    uint32_t slots = slotsOf(reader->plan(), port);
+    for (uint32_t slot = 0; slot < slots; ++slot) {
+      const void *shard =
+          executors[rank]->address(port.program(), port.buffer(), slot);
+      if (slot == 0 && shard == data)
+        break; // bound
+      gatherer.add(rank, shard, data, slot, slots);
+    }
   }
   return Status();
 }
@@ -425,7 +565,9 @@ Status Session::getState(uint32_t index, void *data) {
                          "' is partial and has no value before its reduction");
   Gatherer gatherer(*state.global(), *state.local(), state.sharding(), *ranks);
   for (uint32_t rank = 0; rank < ranks->rankCount(); ++rank)
-    gatherer.add(rank, executors[rank]->stateAddress(index), data);
+    if (plan::rankShare(reader->plan(), pipelineCoordinate(*ranks, rank))
+            .holds(state))
+      gatherer.add(rank, executors[rank]->stateAddress(index), data);
   return Status();
 }
 
@@ -450,44 +592,68 @@ Status Session::bind(std::string_view entryName, std::string_view name,
     return Status::error("'" + text +
                          "' is sharded over the ranks and cannot be bound; "
                          "its shards are copied");
-  const plan::Buffer &buffer = *reader->plan()
-                                    .programs()
-                                    ->Get(port.program())
-                                    ->buffers()
-                                    ->Get(port.buffer());
-  if (buffer.space() == plan::Space::state || buffer.base() != port.buffer())
-    return Status::error("'" + text +
-                         "' lies inside other memory of the plan and cannot "
-                         "be bound");
-  for (uint32_t rank : ranksOf(*entry, port.program())) {
-    executors[rank]->bind(port.program(), port.buffer(), data);
-    if (!input)
-      break;
+  std::vector<const plan::Port *> places;
+  for (const plan::Port *place : input ? *entry->inputs() : *entry->outputs())
+    if (place->name() == port.name())
+      places.push_back(place);
+  for (const plan::Port *place : places) {
+    const plan::Buffer &buffer = *reader->plan()
+                                      .programs()
+                                      ->Get(place->program())
+                                      ->buffers()
+                                      ->Get(place->buffer());
+    if (buffer.space() == plan::Space::state ||
+        buffer.base() != place->buffer())
+      return Status::error("'" + text +
+                           "' lies inside other memory of the plan and cannot "
+                           "be bound");
+    if (buffer.slots() > 1 && buffer.slot_stride() != buffer.size())
+      return Status::error("'" + text + "' goes through in micro-batches of " +
+                           std::to_string(buffer.size()) +
+                           " bytes, no multiple of 64, and cannot be bound");
   }
+  for (const plan::Port *place : places)
+    for (uint32_t rank : ranksOf(*entry, place->program())) {
+      executors[rank]->bind(place->program(), place->buffer(), data);
+      if (!input)
+        break;
+    }
   return Status();
+}
+
+std::vector<Session::NotFinite>
+Session::findNotFinite(std::string_view entryName) {
+  std::vector<NotFinite> found;
+  const plan::Entry *entry = findEntry(entryName);
+  for (const plan::Port *port : *entry->outputs()) {
+    if (!port->finite() || port->finite()->size() == 0)
+      continue;
+    std::string_view name = reader->string(port->name());
+    bool skipped = name.size() >= 5 && name.substr(name.size() - 5) == ".skip";
+    plan::DataType type = port->global()->dtype();
+    uint32_t count = port->finite()->size();
+    checked.resize(count * plan::byteSize(type));
+    // It is whole and not partial: the verifier wants a name for each element.
+    if (!getOutput(entryName, name, checked.data()))
+      continue;
+    for (uint32_t i = 0; i < count; ++i)
+      if (!std::isfinite(cpu::elementAsDouble(checked.data(), type, i)))
+        found.push_back(
+            {std::string(reader->string(port->finite()->Get(i))), skipped});
+  }
+  return found;
 }
 
 //===----------------------------------------------------------------------===//
 // Running
 //===----------------------------------------------------------------------===//
 
-Status Session::checkEntry(const plan::Entry &entry) const {
-  if (entry.micro_batches() > 1)
-    return Status::error("entry point '" +
-                         std::string(reader->string(entry.name())) + "' has " +
-                         std::to_string(entry.micro_batches()) +
-                         " micro-batches; this runtime runs one (compile with "
-                         "--micro-batches=1)");
-  return Status();
-}
-
 Status Session::runEntry(const plan::Entry &entry, uint32_t rank) {
-  int axis = ranks->findAxis("pp");
-  uint32_t coordinate = axis < 0 ? 0 : ranks->coordinate(rank, axis);
+  uint32_t coordinate = pipelineCoordinate(*ranks, rank);
   for (const plan::Action *action :
        *entry.actions()->Get(coordinate)->actions())
-    if (Status status =
-            executors[rank]->run(entry.programs()->Get(action->stage()));
+    if (Status status = executors[rank]->run(
+            entry.programs()->Get(action->stage()), action->micro_batch());
         !status)
       return status;
   return Status();
@@ -499,8 +665,6 @@ Status Session::execute(std::string_view name) {
     return entryError(name);
   if (!ready)
     return Status::error("the session is not loaded");
-  if (Status status = checkEntry(*entry); !status)
-    return status;
   return onAllRanks([&](uint32_t rank) { return runEntry(*entry, rank); });
 }
 

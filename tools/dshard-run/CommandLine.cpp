@@ -26,13 +26,17 @@ Inputs and outputs are global tensors.
   --steps N                      run N times; inputs and outputs have a leading
                                  dim of N
   --scalar NAME=VALUE            set a scalar of the plan
-  --save-state DIR               write every unpacked state as DIR/NAME.npy
+  --save-state DIR               at the end, write every unpacked state as
+                                 DIR/NAME.npy, whole
   --weights DIR                  where the weight files are (default: beside the
                                  model)
   --random-weights[=SEED]        draw the weights instead of reading them
   --repeat N, --warmup N         run N times for the statistics, after N others
   --report=json                  one JSON object on standard output
   --trace=FILE.json              the last run, for chrome://tracing
+
+A training step whose gradients are not finite ends the run (exit status 1), or
+is skipped with a warning where the plan says so.
 
 Environment: DSHARD_THREADS (worker threads per rank), DSHARD_KERNELS=portable.
 Exit status: 0 done, 1 the input or the run is wrong, 2 the command line is.
@@ -41,6 +45,9 @@ Examples:
   dshard-run mlp.dsplan --input x=x.npy --output y=y.npy
   dshard-run llama.dsplan --random-weights --input input_ids=random \
       --input attention_mask=random --repeat 10 --warmup 2 --report=json
+  dshard-run mlp.dsplan --entry train_step --steps 100 --scalar lr=3e-4 \
+      --input x=x.npy --input labels=labels.npy --output loss=loss.npy \
+      --save-state trained
   dshard-run mlp.dsplan --input x=x.npy --expected y=y.npy --rtol 1e-4 --atol 1e-5
 )";
 

@@ -118,18 +118,29 @@ dshard::run::readInputs(const Session &session, const std::string &entryName,
       if (!array)
         return array.status();
       std::vector<int64_t> dims = array->dims;
+      // One step needs no dim of its own.
+      if (line.steps == 1 && dims.size() + 1 == tensor.dims.size())
+        dims.insert(dims.begin(), 1);
       if (line.steps && dims != tensor.dims)
         return Status::error("input '" + tensor.name + "' has the shape " +
-                             dimsText(dims) + ", with --steps " +
+                             dimsText(array->dims) + ", with --steps " +
                              std::to_string(line.steps) + " the plan takes " +
-                             dimsText(tensor.dims));
+                             dimsText(tensor.dims) +
+                             ": one batch for every step");
       if (line.steps)
         dims.erase(dims.begin());
-      TensorView view = {array->type, dims, array->data.data()};
-      // Type and shape before anything relies on them.
-      if (Status status = session.checkInput(entryName, tensor.name, view);
-          !status)
-        return status;
+      // Type and shape before anything relies on them, and every step's values
+      // before the first step.
+      for (int64_t step = 0; step < std::max<int64_t>(1, line.steps); ++step) {
+        TensorView view = {array->type, dims,
+                           array->data.data() +
+                               static_cast<uint64_t>(step) * tensor.stepBytes};
+        if (Status status = session.checkInput(entryName, tensor.name, view);
+            !status)
+          return line.steps > 1 ? Status::error(status.message() + " (step " +
+                                                std::to_string(step + 1) + ")")
+                                : status;
+      }
       tensor.data = std::move(array->data);
     }
     tensors.push_back(std::move(tensor));
@@ -146,7 +157,18 @@ Result<std::vector<HostTensor>>
 dshard::run::makeOutputs(const Session &session, const plan::Entry &entry,
                          const CommandLine &line) {
   std::vector<HostTensor> tensors;
+  auto named = [&](std::string_view name) {
+    for (const auto *list : {&line.outputs, &line.expected})
+      for (const Named &wanted : *list)
+        if (wanted.first == name)
+          return true;
+    return false;
+  };
   for (const plan::Port *port : *entry.outputs()) {
+    // A check of the plan's own, unless someone asks for it.
+    if (port->finite() && port->finite()->size() &&
+        !named(session.plan().string(port->name())))
+      continue;
     tensors.push_back(describe(session, *port, line.steps));
     if (Status status = allocate(tensors.back(), line.steps); !status)
       return status;

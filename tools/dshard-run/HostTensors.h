@@ -50,7 +50,8 @@ Result<std::vector<HostTensor>> readInputs(const Session &session,
 Session::NamedTensors viewsOf(const std::vector<HostTensor> &tensors,
                               int64_t step);
 
-/// Room for every output of the entry point, touched.
+/// Room for every output of the entry point, touched; outputs that are checks
+/// (Port.finite) only where the command line names them.
 Result<std::vector<HostTensor>> makeOutputs(const Session &session,
                                             const plan::Entry &entry,
                                             const CommandLine &line);

@@ -2,6 +2,7 @@
 
 #include "Report.h"
 
+#include "dshard/Runtime/Cpu/Convert.h"
 #include "dshard/Runtime/Cpu/Gemm.h"
 #include "dshard/Support/File.h"
 #include "dshard/Support/Json.h"
@@ -94,6 +95,10 @@ std::string typeText(const HostTensor &tensor) {
   return text + "]";
 }
 
+double valueAt(const HostTensor &tensor, int64_t index) {
+  return cpu::elementAsDouble(tensor.data.data(), tensor.type, index);
+}
+
 std::string number(double value) {
   char text[40];
   std::snprintf(text, sizeof(text), "%.6g", value);
@@ -117,17 +122,27 @@ std::string dshard::run::jsonReport(Session &session, const Report &report) {
 
   // Copying the inputs in and running; collecting the outputs is not in it.
   Latency latency(report.milliseconds);
+  auto spread = [&](const Latency &each) {
+    json.key("min").value(each.at(0));
+    json.key("median").value(each.at(0.5));
+    json.key("mean").value(each.mean());
+    json.key("p90").value(each.at(0.9));
+    json.key("p99").value(each.at(0.99));
+    json.key("max").value(each.at(1));
+    json.endObject();
+  };
   json.key("latency_ms").beginObject();
   json.key("warmup").value(report.warmup);
   json.key("repeat").value(report.milliseconds.size());
   json.key("steps").value(report.steps);
-  json.key("min").value(latency.at(0));
-  json.key("median").value(latency.at(0.5));
-  json.key("mean").value(latency.mean());
-  json.key("p90").value(latency.at(0.9));
-  json.key("p99").value(latency.at(0.99));
-  json.key("max").value(latency.at(1));
-  json.endObject();
+  spread(latency);
+  if (report.stepped) {
+    Latency step(report.stepMilliseconds);
+    json.key("steps_per_second").value(1e3 / step.mean());
+    json.key("step_latency_ms").beginObject();
+    json.key("count").value(step.sorted.size());
+    spread(step);
+  }
 
   // measured_sum leaves out what the process held before the plan's memory was
   // taken: its code, the mapped plan, the global inputs and outputs.
@@ -136,7 +151,8 @@ std::string dshard::run::jsonReport(Session &session, const Report &report) {
   json.key("planned_states_per_rank").value(memory.states);
   json.key("planned_arena_per_rank").value(memory.arena);
   json.key("planned_scratch_per_rank").value(memory.scratch);
-  json.key("planned_sum").value(memory.total() * ranks);
+  json.key("planned_messages_per_rank").value(memory.messages);
+  json.key("planned_sum").value(session.plannedOfAllRanks().total());
   json.key("measured_sum").value(report.measuredPeak);
   json.endObject();
 
@@ -218,6 +234,11 @@ std::string dshard::run::textReport(Session &session, const Report &report) {
                        ", min " + number(output.second.minimum) + ", max " +
                        number(output.second.maximum) + ", mean " +
                        number(output.second.mean);
+    // One number a step: what people look for is where it went.
+    if (report.stepped &&
+        plan::elementCount(output.first->dims) == report.steps)
+      line += ", first " + number(valueAt(*output.first, 0)) + ", last " +
+              number(valueAt(*output.first, report.steps - 1));
     if (output.second.notFinite)
       line += ", " + formatCount(output.second.notFinite) + " not finite";
     add(line);
@@ -238,8 +259,14 @@ std::string dshard::run::textReport(Session &session, const Report &report) {
     time += " (median of " + std::to_string(latency.sorted.size()) + "; min " +
             number(latency.at(0)) + ", max " + number(latency.at(1)) + ")";
   add(time + ", loading " + number(report.loadSeconds * 1e3) + " ms");
+  if (report.stepped) {
+    Latency step(report.stepMilliseconds);
+    add("steps: " + number(1e3 / step.mean()) + " per second, median " +
+        number(step.at(0.5)) + " ms, 99 % within " + number(step.at(0.99)) +
+        " ms");
+  }
   add("peak memory: planned " + formatBytes(memory.total()) + " per rank, " +
-      formatBytes(memory.total() * ranks) + " in sum; measured " +
+      formatBytes(session.plannedOfAllRanks().total()) + " in sum; measured " +
       formatBytes(report.measuredPeak) + " in sum");
   for (const CollectiveRow &row :
        collectivesOf(session, report.milliseconds.size() * report.steps))

@@ -22,10 +22,12 @@ private:
 struct Report {
   std::string entry;
   double loadSeconds = 0;
-  std::vector<double> milliseconds; // of each counted run
+  std::vector<double> milliseconds;     // of each counted run
+  std::vector<double> stepMilliseconds; // of each of their steps
   int64_t warmup = 0;
   uint64_t measuredPeak = 0; // all ranks
-  int64_t steps = 1;
+  int64_t steps = 1;         // of one run
+  bool stepped = false;      // --steps was given
   std::vector<std::pair<const HostTensor *, Statistics>> outputs;
   std::vector<Comparison> comparisons;
 };

@@ -2,20 +2,21 @@
 
 #include "CommandLine.h"
 #include "HostTensors.h"
+#include "Progress.h"
 #include "Report.h"
 #include "dshard/Runtime/Cpu/Wait.h"
 #include "dshard/Support/Environment.h"
+#include "dshard/Support/File.h"
 #include "dshard/Support/Text.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
-#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <mutex>
+#include <set>
 #include <sys/stat.h>
-#include <thread>
 #include <unistd.h>
 
 using namespace dshard;
@@ -55,48 +56,6 @@ static Status refuseLaunchers() {
   return Status();
 }
 
-namespace {
-/// A line on a terminal while loading takes long.
-class Progress {
-public:
-  explicit Progress(const Session &session) {
-    if (!isatty(STDERR_FILENO))
-      return;
-    uint64_t states =
-        session.plannedPerRank().states * session.topology().rankCount();
-    thread = std::thread([this, &session, states] {
-      std::unique_lock<std::mutex> lock(mutex);
-      bool shown = false;
-      while (!changed.wait_for(lock, std::chrono::milliseconds(500),
-                               [this] { return done; })) {
-        std::fprintf(stderr, "\rloading weights: %s of about %s ",
-                     formatBytes(session.loadedBytes()).c_str(),
-                     formatBytes(states).c_str());
-        shown = true;
-      }
-      if (shown)
-        std::fprintf(stderr, "\r\033[K");
-    });
-  }
-  ~Progress() {
-    if (!thread.joinable())
-      return;
-    {
-      std::lock_guard<std::mutex> lock(mutex);
-      done = true;
-    }
-    changed.notify_all();
-    thread.join();
-  }
-
-private:
-  std::mutex mutex;
-  std::condition_variable changed;
-  bool done = false;
-  std::thread thread;
-};
-} // namespace
-
 static Result<std::string> chooseEntry(const Session &session,
                                        const CommandLine &line) {
   const auto &entries = *session.plan().plan().entries();
@@ -116,11 +75,46 @@ static Result<std::string> chooseEntry(const Session &session,
                        join(names, ", ") + "); choose one with --entry");
 }
 
-/// One run of all steps; the time without collecting outputs, in milliseconds.
-static Status runOnce(Session &session, const std::string &entry,
-                      const std::vector<HostTensor> &inputs,
-                      std::vector<HostTensor> *outputs, int64_t steps,
-                      double &milliseconds) {
+/// What must be finite after a step (Port.finite): an error where training has
+/// to stop, a warning where the step was left out.
+static Status checkFinite(Session &session, const std::string &entry,
+                          int64_t step) {
+  std::vector<Session::NotFinite> found = session.findNotFinite(entry);
+  if (found.empty())
+    return Status();
+  std::string text = "gradient of '" + found[0].name + "'";
+  if (found.size() > 1)
+    text += " and of " + std::to_string(found.size() - 1) +
+            (found.size() > 2 ? " others are" : " other are");
+  else
+    text += " is";
+  text += " not finite in step " + std::to_string(step);
+  if (!found[0].skipped)
+    return Status::error(text + "; this step changed nothing (a smaller "
+                                "--scalar lr, or \"nonfinite\": \"skip\" in "
+                                "the training configuration to go on)");
+  log(LogLevel::warning, text + "; the step is skipped");
+  return Status();
+}
+
+namespace {
+/// Runs of all steps, with what they are counted for.
+struct Runner {
+  Session &session;
+  const std::string &entry;
+  const std::vector<HostTensor> &inputs;
+  int64_t steps;
+  std::atomic<int64_t> done{0}; // steps, of all runs
+
+  /// The time of a run without collecting outputs, and of each of its steps, in
+  /// milliseconds.
+  Status run(std::vector<HostTensor> *outputs, double &milliseconds,
+             std::vector<double> &each);
+};
+} // namespace
+
+Status Runner::run(std::vector<HostTensor> *outputs, double &milliseconds,
+                   std::vector<double> &each) {
   milliseconds = 0;
   for (int64_t step = 0; step < steps; ++step) {
     int64_t begin = cpu::nowNanoseconds();
@@ -129,7 +123,11 @@ static Status runOnce(Session &session, const std::string &entry,
       return status;
     if (Status status = session.execute(entry); !status)
       return status;
-    milliseconds += static_cast<double>(cpu::nowNanoseconds() - begin) * 1e-6;
+    each.push_back(static_cast<double>(cpu::nowNanoseconds() - begin) * 1e-6);
+    milliseconds += each.back();
+    if (Status status = checkFinite(session, entry, done + 1); !status)
+      return status;
+    ++done;
     if (!outputs)
       continue;
     for (HostTensor &output : *outputs)
@@ -141,13 +139,40 @@ static Status runOnce(Session &session, const std::string &entry,
   return Status();
 }
 
-/// DIR/NAME.npy for every state that is not packed.
-static Status saveState(Session &session, const std::string &folder) {
+static std::string stateFileName(const Session &session,
+                                 const plan::State &state) {
+  std::string name(session.plan().string(state.name()));
+  std::replace(name.begin(), name.end(), '/', '_');
+  return name + ".npy";
+}
+
+/// Refused before a long run: a folder that cannot be made, and states whose
+/// files would have one name.
+static Status checkSaveState(const Session &session,
+                             const std::string &folder) {
   if (::mkdir(folder.c_str(), 0777) != 0 && errno != EEXIST)
     return Status::error(folder + ": cannot create: " + std::strerror(errno));
+  std::set<std::string> names;
+  for (const plan::State *state : *session.plan().plan().states())
+    if (state->layout() == plan::StateLayout::plain &&
+        !names.insert(stateFileName(session, *state)).second)
+      return Status::error("--save-state: two states would be written to " +
+                           folder + "/" + stateFileName(session, *state));
+  return FileWriter::check(folder + "/state.npy");
+}
+
+/// DIR/NAME.npy for every state that is not packed. All of them are written
+/// under DIR/.partial first, so that no folder mixes two runs because one of
+/// them could not be written.
+static Status saveState(Session &session, const std::string &folder) {
+  std::string partial = folder + "/.partial";
+  if (::mkdir(partial.c_str(), 0777) != 0 && errno != EEXIST)
+    return Status::error(partial + ": cannot create: " + std::strerror(errno));
   const auto &states = *session.plan().plan().states();
   uint32_t packed = 0;
-  for (uint32_t i = 0; i < states.size(); ++i) {
+  std::vector<std::string> files;
+  Status status;
+  for (uint32_t i = 0; i < states.size() && status.ok(); ++i) {
     const plan::State &state = *states.Get(i);
     if (state.layout() != plan::StateLayout::plain) {
       ++packed;
@@ -158,17 +183,24 @@ static Status saveState(Session &session, const std::string &folder) {
     auto data = AlignedBuffer::allocate(
         plan::elementCount(dims) * plan::byteSize(state.global()->dtype()),
         "a state");
-    if (!data)
-      return data.status();
-    if (Status status = session.getState(i, data->data()); !status)
-      return status;
-    std::string name(session.plan().string(state.name()));
-    std::replace(name.begin(), name.end(), '/', '_');
-    if (Status status = writeNpy(folder + "/" + name + ".npy",
-                                 state.global()->dtype(), dims, data->data());
-        !status)
-      return status;
+    status = data.status();
+    if (status)
+      status = session.getState(i, data->data());
+    files.push_back(stateFileName(session, state));
+    if (status)
+      status = writeNpy(partial + "/" + files.back(), state.global()->dtype(),
+                        dims, data->data());
   }
+  for (const std::string &file : files) {
+    std::string from = partial + "/" + file, to = folder + "/" + file;
+    if (status && ::rename(from.c_str(), to.c_str()) != 0)
+      status = Status::error(to + ": cannot write: " + std::strerror(errno));
+    if (!status)
+      ::unlink(from.c_str());
+  }
+  ::rmdir(partial.c_str());
+  if (!status)
+    return status;
   if (packed)
     log(LogLevel::warning,
         "--save-state left out " + std::to_string(packed) +
@@ -209,11 +241,19 @@ static Status runPlan(const CommandLine &line) {
     if (Status status = session.setScalar(scalar.first, scalar.second); !status)
       return status;
 
+  if (!line.saveState.empty())
+    if (Status status = checkSaveState(session, line.saveState); !status)
+      return status;
+
   MemoryMeter memory;
   memory.start();
   int64_t begin = cpu::nowNanoseconds();
   {
-    Progress progress(session);
+    uint64_t states = session.plannedOfAllRanks().states;
+    Progress progress([&](double) {
+      return "loading weights: " + formatBytes(session.loadedBytes()) +
+             " of about " + formatBytes(states);
+    });
     if (Status status = session.load(); !status)
       return status;
   }
@@ -222,25 +262,31 @@ static Status runPlan(const CommandLine &line) {
 
   report.warmup = line.warmup;
   report.steps = std::max<int64_t>(1, line.steps);
-  for (int64_t i = 0; i < line.warmup; ++i) {
-    double unused;
-    if (Status status = runOnce(session, report.entry, *inputs, nullptr,
-                                report.steps, unused);
-        !status)
-      return status;
-  }
-  session.clearRecords();
+  report.stepped = line.steps > 0;
   bool recording = line.json || !line.trace.empty();
-  for (int64_t i = 0; i < line.repeat; ++i) {
-    bool last = i + 1 == line.repeat;
-    session.setRecording(recording, last && !line.trace.empty());
-    double milliseconds;
-    if (Status status =
-            runOnce(session, report.entry, *inputs, last ? &*outputs : nullptr,
-                    report.steps, milliseconds);
-        !status)
-      return status;
-    report.milliseconds.push_back(milliseconds);
+  Runner runner{session, report.entry, *inputs, report.steps};
+  int64_t total = (line.warmup + line.repeat) * report.steps;
+  {
+    Progress progress([&](double seconds) {
+      return progressText(line.steps ? "step" : "run", runner.done, total,
+                          seconds);
+    });
+    for (int64_t i = 0; i < line.warmup + line.repeat; ++i) {
+      bool last = i + 1 == line.warmup + line.repeat;
+      if (i == line.warmup) {
+        session.clearRecords();
+        report.stepMilliseconds.clear();
+      }
+      session.setRecording(recording && i >= line.warmup,
+                           last && !line.trace.empty());
+      double milliseconds;
+      if (Status status = runner.run(last ? &*outputs : nullptr, milliseconds,
+                                     report.stepMilliseconds);
+          !status)
+        return status;
+      if (i >= line.warmup)
+        report.milliseconds.push_back(milliseconds);
+    }
   }
   report.measuredPeak = memory.peak();
 

@@ -60,9 +60,16 @@ struct ExecutionRecord {
 /// Bytes of one rank's memory, as the plan says.
 struct RankMemory {
   uint64_t states = 0, arena = 0, scratch = 0; // scratch of all workers
-  uint64_t total() const { return states + arena + scratch; }
+  uint64_t messages = 0; // most that it has sent and nobody has received yet
+  /// What the executor gets at once; the communicator keeps the messages.
+  uint64_t allocated() const { return states + arena + scratch; }
+  uint64_t total() const { return allocated() + messages; }
 };
-RankMemory plannedMemory(const plan::Plan &plan, unsigned workers);
+/// Of the ranks with this pp coordinate; see plan::rankShare.
+RankMemory plannedMemory(const plan::Plan &plan, uint32_t coordinate,
+                         unsigned workers);
+/// 0 without the axis pp.
+uint32_t pipelineCoordinate(const plan::Topology &topology, uint32_t rank);
 
 class Executor {
 public:
@@ -77,11 +84,13 @@ public:
   /// Gets the rank's memory, touched; the second time there is nothing to do.
   Status allocate();
   const RankMemory &memory() const { return planned; }
+  /// Gives the states that start at zero their first value.
+  void zeroStates();
 
-  Status run(uint32_t program);
+  Status run(uint32_t program, uint32_t microBatch = 0);
 
-  /// Where slot 0 of a buffer lies.
-  void *address(uint32_t program, uint32_t buffer) const;
+  /// Where a slot of a buffer lies.
+  void *address(uint32_t program, uint32_t buffer, uint32_t slot = 0) const;
   uint8_t *stateAddress(uint32_t state) const;
   /// Uses the caller's memory for a buffer (and its views) from now on.
   void bind(uint32_t program, uint32_t buffer, void *memory);
@@ -144,6 +153,7 @@ private:
   uint8_t *base = nullptr; // states, then the arena, then the scratch
   std::map<std::pair<uint32_t, uint32_t>, char *> bound; // (program, base)
   uint32_t currentIndex = 0;
+  uint32_t currentMicroBatch = 0;
   const plan::Program *current = nullptr;
   std::vector<int64_t>
       loops; // indices of the enclosing repeats, innermost last

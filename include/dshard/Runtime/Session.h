@@ -10,11 +10,12 @@
 //   session->execute("run");
 //   session->getOutput("run", "y", y);
 //
-// Inputs and outputs are global tensors, dense and row-major: setInput copies
-// each rank's shard to its place in the plan's memory, getOutput collects them.
-// Inputs share the arena with everything else, so they must be set before every
-// execute (unless bound). Errors name the entry point, the tensor and the two
-// things that disagree. A session is used by one thread at a time.
+// Inputs and outputs are global tensors, dense and row-major and in natural
+// order: setInput copies each rank's shard to its place in the plan's memory
+// (in the order that Port.layout says), getOutput collects them. Inputs share
+// the arena with everything else, so they must be set before every execute
+// (unless bound). Errors name the entry point, the tensor and the two things
+// that disagree. A session is used by one thread at a time.
 //
 //===----------------------------------------------------------------------===//
 #ifndef DSHARD_RUNTIME_SESSION_H
@@ -89,6 +90,15 @@ public:
   /// `data` holds the global tensor (Port.global).
   Status getOutput(std::string_view entry, std::string_view name, void *data);
 
+  /// What the last run of the entry point found to be not finite though it must
+  /// be (Port.finite), in the plan's order.
+  struct NotFinite {
+    std::string name; // of a gradient's parameter
+    bool skipped; // the step left the states as they were, and training goes
+                  // on; else it has to stop
+  };
+  std::vector<NotFinite> findNotFinite(std::string_view entry);
+
   /// The caller's memory instead of the plan's for an input or output, before
   /// the first run: 64-byte aligned, of the global shape, and alive as long as
   /// the session. Only where the tensor is whole on every rank; an output is
@@ -98,8 +108,10 @@ public:
   /// A plain state, collected; its global dims and type are State.global.
   Status getState(uint32_t state, void *data);
 
-  /// Memory of one rank as planned (all ranks have the same).
+  /// Memory as planned: of the rank that needs most (ranks of different
+  /// pipeline stages differ), and of all together.
   RankMemory plannedPerRank() const;
+  RankMemory plannedOfAllRanks() const;
   /// Bytes of weights loaded so far; may be asked from another thread.
   uint64_t loadedBytes() const;
 
@@ -119,10 +131,12 @@ private:
   /// Ranks that run this program in this entry.
   std::vector<uint32_t> ranksOf(const plan::Entry &entry,
                                 uint32_t program) const;
-  Status checkEntry(const plan::Entry &entry) const;
   /// What checkInput has accepted.
   void copyInput(const plan::Entry &entry, const plan::Port &port,
                  const TensorView &tensor);
+  /// To every stage that reads it.
+  void copyInputs(std::string_view entry, std::string_view name,
+                  const TensorView &tensor);
 
   std::unique_ptr<plan::Reader> reader;
   std::unique_ptr<plan::Topology> ranks;
@@ -138,6 +152,7 @@ private:
   std::vector<std::unique_ptr<Executor>> executors;
   std::unique_ptr<cpu::ThreadPool> team; // worker r is rank r
   bool ready = false;
+  std::vector<char> checked; // findNotFinite's copy of an output
 };
 
 /// "[2, 16]".

@@ -228,8 +228,8 @@ double cpu::elementAsDouble(const void *data, DataType type, int64_t index) {
 }
 
 bool cpu::findOutside(const void *data, DataType type, int64_t count,
-                      int64_t low, int64_t high, int64_t &index,
-                      int64_t &value) {
+                      int64_t low, int64_t high, const int64_t *extra,
+                      int64_t &index, int64_t &value) {
   bool found = false;
   dispatch(type, [&](auto kind) {
     using T = decltype(kind);
@@ -239,7 +239,7 @@ bool cpu::findOutside(const void *data, DataType type, int64_t count,
         value = static_cast<int64_t>(x);
         if (std::is_same_v<T, uint64_t> && value < 0)
           value = INT64_MAX; // as much as can be said
-        found = value < low || value > high;
+        found = (value < low || value > high) && !(extra && value == *extra);
       }
   });
   --index;

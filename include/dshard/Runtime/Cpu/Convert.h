@@ -30,10 +30,12 @@ void copyStrided(const StridedCopy &copy, const void *in, plan::DataType inType,
 /// Element as a double (64-bit integers are rounded).
 double elementAsDouble(const void *data, plan::DataType type, int64_t index);
 
-/// Finds the first of `count` integers that is not in [low, high]; false when
-/// there is none, and for types that are no integers.
+/// Finds the first of `count` integers that is neither in [low, high] nor
+/// `*extra` (null: nothing else); false when there is none, and for types that
+/// are no integers.
 bool findOutside(const void *data, plan::DataType type, int64_t count,
-                 int64_t low, int64_t high, int64_t &index, int64_t &value);
+                 int64_t low, int64_t high, const int64_t *extra,
+                 int64_t &index, int64_t &value);
 
 /// Writes a double as an element of `type`.
 void storeDouble(void *data, plan::DataType type, int64_t index, double value);
