@@ -466,7 +466,8 @@ static LogicalResult formAdamW(AdamWOp op) {
   SmallVector<Operation *> ops = {op};
   SmallVector<Value> outputs(op->getResults());
   FusedOp fused = buildFused(ops, outputs, op);
-  return decompose(&fused.getBody().front().front());
+  // Constants that it reads stand before it.
+  return decompose(*fused.getBody().front().getOps<AdamWOp>().begin());
 }
 
 /// Elements from which a fold to one number is worth two kernels.
