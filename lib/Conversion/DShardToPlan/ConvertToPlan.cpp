@@ -12,6 +12,30 @@ namespace mlir::dshard {
 using namespace mlir;
 using namespace mlir::dshard;
 
+static int64_t microBatchesOf(func::FuncOp function) {
+  auto count = function->getAttrOfType<IntegerAttr>(microBatchesAttrName);
+  return count ? std::max<int64_t>(count.getInt(), 1) : 1;
+}
+
+static int64_t stageOf(func::FuncOp function) {
+  auto stage = function->getAttrOfType<IntegerAttr>(stageAttrName);
+  return stage ? stage.getInt() : 0;
+}
+
+void Converter::keepCopies(int index) {
+  int64_t count = microBatchesOf(function);
+  Lifetime &lifetime = lifetimes[storages[index].lifetime];
+  auto buffer = storages[index].buffer.getDefiningOp<plan::BufferOp>();
+  lifetime.begin = 0;
+  lifetime.end = position;
+  if (count == 1)
+    return;
+  buffer.setCopies(count);
+  lifetime.size =
+      count * ::dshard::plan::alignTo(buffer.getSize(),
+                                      ::dshard::plan::bufferAlignment);
+}
+
 LogicalResult Converter::run() {
   for (unsigned r = 0; r < function.getNumResults(); ++r)
     if (auto sharding =
@@ -19,8 +43,8 @@ LogicalResult Converter::run() {
       if (sharding.isPartial())
         return function.emitError("result ") << r << " is still partial";
 
-  program = plan::ProgramOp::create(plan.b, function.getLoc(),
-                                    function.getName(), 0, 0, 0);
+  program = plan::ProgramOp::create(
+      plan.b, function.getLoc(), function.getName(), stageOf(function), 0, 0);
   body = OpBuilder::atBlockEnd(plan.b.createBlock(&program.getBody()));
   plan.b.setInsertionPoint(program); // tables and groups come before
   Block &block = function.getBody().front();
@@ -45,6 +69,12 @@ LogicalResult Converter::run() {
     lifetime.begin = 0;
     lifetime.end = position;
   }
+  for (BlockArgument argument : function.getArguments())
+    if (function.getArgAttr(argument.getArgNumber(), microBatchedAttrName))
+      keepCopies(storage.lookup(argument));
+  for (auto [number, index] : outputStorages)
+    if (function.getResultAttr(number, microBatchedAttrName))
+      keepCopies(index);
   int64_t arena = layOut(lifetimes);
   for (auto [buffer, lifetime] : llvm::zip_equal(lifetimeBuffers, lifetimes))
     buffer.setOffset(lifetime.offset);
@@ -55,9 +85,53 @@ LogicalResult Converter::run() {
   return success();
 }
 
-/// All functions as entry points that share states and code.
+/// The functions of the stages that `entry` names, which follow each other.
+static LogicalResult findStages(func::FuncOp entry,
+                                ArrayRef<func::FuncOp> functions,
+                                size_t &first) {
+  auto names = entry->getAttrOfType<ArrayAttr>(stagesAttrName);
+  const auto *begin = llvm::find_if(functions, [&](func::FuncOp function) {
+    return !names.empty() && function.getNameAttr() == names[0];
+  });
+  first = begin - functions.begin();
+  for (auto [number, name] : llvm::enumerate(names)) {
+    func::FuncOp stage = first + number < functions.size()
+                             ? functions[first + number]
+                             : func::FuncOp();
+    if (!stage || stage.getNameAttr() != name ||
+        stageOf(stage) != static_cast<int64_t>(number))
+      return entry.emitError("[convert_to_plan_c1] names stage ")
+             << number << " as " << name
+             << ", but its stages are not functions behind one another";
+  }
+  return success();
+}
+
+/// An entry point without a body, of the stages that it names.
+static LogicalResult
+addPipeline(func::FuncOp function, ArrayRef<func::FuncOp> functions,
+            ArrayRef<std::unique_ptr<Converter>> converters,
+            PlanContext &plan) {
+  size_t first = 0;
+  if (failed(findStages(function, functions, first)))
+    return failure();
+  auto count = function->getAttrOfType<ArrayAttr>(stagesAttrName).size();
+  auto entry = plan::EntryOp::create(
+      plan.b, function.getLoc(), function.getName(),
+      static_cast<int64_t>(first) + 1, plan.b.getI64IntegerAttr(count),
+      plan.b.getI64IntegerAttr(microBatchesOf(function)));
+  plan.b.createBlock(&entry.getPorts());
+  plan.b.setInsertionPointAfter(entry);
+  for (size_t stage = 0; stage < count; ++stage)
+    converters[first + stage]->addPorts(entry);
+  return success();
+}
+
+/// All functions as entry points that share states and code; `entries` have
+/// their bodies in functions that are stages.
 static LogicalResult convertAll(ModuleOp module,
                                 ArrayRef<func::FuncOp> functions,
+                                ArrayRef<func::FuncOp> entries,
                                 const CpuTarget &target) {
   PlanContext plan(module, module.getBody(), getMesh(module));
   Weights weights(plan, functions);
@@ -74,15 +148,20 @@ static LogicalResult convertAll(ModuleOp module,
   if (failed(kernels.emit(plan, module.getLoc(), target)))
     return failure();
   for (auto [number, converter] : llvm::enumerate(converters))
-    converter->addPorts(/*program=*/number + 1); // `load` comes first
+    if (!functions[number]->hasAttr(stageAttrName))
+      converter->addPorts(/*program=*/number + 1); // `load` comes first
+  for (func::FuncOp entry : entries)
+    if (failed(addPipeline(entry, functions, converters, plan)))
+      return failure();
   Builder builder(module.getContext());
   SmallVector<StringRef> features;
   for (const std::string &feature : target.features)
     features.push_back(feature);
   module->setAttr("plan.target", builder.getStringAttr(target.name));
   module->setAttr("plan.features", builder.getStrArrayAttr(features));
-  for (func::FuncOp function : functions)
-    function.erase();
+  for (ArrayRef<func::FuncOp> all : {functions, entries})
+    for (func::FuncOp function : all)
+      function.erase();
   return success();
 }
 
@@ -118,8 +197,12 @@ struct ConvertToPlan
 
   void runOnOperation() override {
     ModuleOp module = getOperation();
-    SmallVector<func::FuncOp> functions;
+    SmallVector<func::FuncOp> functions, entries;
     for (auto function : module.getOps<func::FuncOp>()) {
+      if (function.isExternal() && function->hasAttr(stagesAttrName)) {
+        entries.push_back(function);
+        continue;
+      }
       if (!function->hasAttr(spmdAttrName)) {
         function.emitError("[convert_to_plan_c1] is no function of phase "
                            "'schedule' (with ")
@@ -146,7 +229,7 @@ struct ConvertToPlan
       module.emitError(cpu.status().message());
       return signalPassFailure();
     }
-    if (failed(convertAll(module, functions, *cpu)))
+    if (failed(convertAll(module, functions, entries, *cpu)))
       signalPassFailure();
   }
 };

@@ -68,6 +68,8 @@ public:
   LogicalResult run();
   /// Appends its entry point; `program` is the program's index.
   void addPorts(int64_t program);
+  /// Appends its inputs and outputs to an entry point of several stages.
+  void addPorts(plan::EntryOp entry);
 
 private:
   // Buffers (Buffers.cpp).
@@ -117,6 +119,8 @@ private:
   FailureOr<Attribute> rankNumber(Value value, int64_t add = 0);
 
   LogicalResult addOutputs(func::ReturnOp op);
+  /// Gives the bytes one copy per micro-batch, and keeps them to the end.
+  void keepCopies(int index);
   void findRange(Value argument, int64_t &low, int64_t &high, bool &found);
 
   ModuleOp module;
@@ -138,6 +142,7 @@ private:
   int64_t position = 0;
   uint64_t threadScratch = 0;
   SmallVector<std::pair<unsigned, Value>> outputBuffers; ///< result, buffer
+  SmallVector<std::pair<unsigned, int>> outputStorages;  ///< result, storage
 };
 
 /// A region that is nothing but one repeated number, as a double that holds it

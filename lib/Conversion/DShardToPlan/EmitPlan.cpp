@@ -179,15 +179,13 @@ LogicalResult Emitter::emitTables() {
           dimsOf(state.getGlobal()), dimsOf(state.getLocal()),
           shardingOf(state.getShardingAttr()),
           state.getPacked() ? fb::StateLayout::packed : fb::StateLayout::plain,
-          state.getSize());
+          state.getSize(), static_cast<int32_t>(state.getStage().value_or(-1)));
       if (builder.plan.states[index]->offset !=
           static_cast<uint64_t>(state.getOffset()))
         return state.emitOpError("has offset ")
                << state.getOffset() << ", expected "
                << builder.plan.states[index]->offset;
       builder.plan.states[index]->written = state.getWritten();
-      if (auto stage = state.getStage())
-        builder.plan.states[index]->stage = static_cast<int32_t>(*stage);
       states.push_back(index);
     } else if (auto scalar = dyn_cast<plan::ScalarOp>(op)) {
       builder.addScalar(view(scalar.getName()), dataTypeOf(scalar.getType()),
@@ -215,6 +213,7 @@ LogicalResult Emitter::emitBlock(Block &block, uint32_t into) {
       spec.dims = dimsOf(buffer.getType());
       spec.offset = buffer.getOffset();
       spec.size = buffer.getSize();
+      spec.slots = static_cast<uint32_t>(buffer.getCopies().value_or(1));
       buffers[buffer] =
           buffer.getScalar() ? assembler->addScalarBuffer(
                                    static_cast<uint32_t>(*buffer.getScalar()))
@@ -272,7 +271,11 @@ LogicalResult Emitter::emitBlock(Block &block, uint32_t into) {
         uses.push_back(fb::absent());
       for (int32_t i = 0; i < count; ++i) {
         uint32_t buffer = buffers.lookup(op.getOperand(operand++));
-        uses.push_back(use.written ? fb::write(buffer) : fb::read(buffer));
+        uint32_t slots =
+            builder.plan.programs[assembler->index()]->buffers[buffer].slots();
+        fb::Value slot = slots > 1 ? fb::microBatch() : fb::literal(0);
+        uses.push_back(use.written ? fb::write(buffer, slot)
+                                   : fb::read(buffer, slot));
       }
     }
     // A repeated use without buffers is nothing, not an absent one.
@@ -312,6 +315,9 @@ LogicalResult Emitter::emitProgram(plan::ProgramOp op) {
 
 template <typename Port> static void fillPort(Port port, fb::PortSpec &spec) {
   spec.name = view(port.getName());
+  spec.program = static_cast<uint32_t>(
+      port->template getParentOfType<plan::EntryOp>().getProgram() +
+      port.getStage().value_or(0));
   spec.buffer = static_cast<uint32_t>(port.getBuffer());
   auto global = cast<RankedTensorType>(port.getGlobal());
   spec.dtype = dataTypeOf(global.getElementType());
@@ -334,10 +340,17 @@ template <typename Port> static void fillPort(Port port, fb::PortSpec &spec) {
 
 LogicalResult Emitter::emitEntry(plan::EntryOp op) {
   auto program = static_cast<uint32_t>(op.getProgram());
-  uint32_t entry = builder.addEntry(view(op.getName()), program);
+  std::vector<uint32_t> programs;
+  for (int64_t stage = 0; stage < op.getStages().value_or(1); ++stage)
+    programs.push_back(program + static_cast<uint32_t>(stage));
+  uint32_t entry =
+      op.getStages()
+          ? builder.addPipeline(
+                view(op.getName()), programs,
+                static_cast<uint32_t>(op.getMicroBatches().value_or(1)))
+          : builder.addEntry(view(op.getName()), program);
   for (Operation &child : op.getPorts().front()) {
     fb::PortSpec spec;
-    spec.program = program;
     if (auto input = dyn_cast<plan::InputOp>(child)) {
       fillPort(input, spec);
       spec.sharding = shardingOf(input.getShardingAttr());

@@ -33,6 +33,8 @@ LogicalResult Converter::convertMatMul(FusedOp op) {
   if (yield.getValues().size() != 1 || yield.getValues()[0] != call->result)
     return op.emitError("is not a matmul with a known epilogue");
   auto operandOf = [&](Value inside) -> OpOperand * {
+    while (inside && isa_and_nonnull<ReshapeOp>(inside.getDefiningOp()))
+      inside = inside.getDefiningOp()->getOperand(0);
     auto argument = dyn_cast_or_null<BlockArgument>(inside);
     return argument ? &op->getOpOperand(argument.getArgNumber()) : nullptr;
   };

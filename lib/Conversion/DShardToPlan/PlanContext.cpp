@@ -127,11 +127,17 @@ int64_t PlanContext::addScalar(StringRef name, RankedTensorType type) {
 int64_t PlanContext::addState(Location loc, StringRef name, StringRef role,
                               StringRef initializer, bool packed, bool written,
                               RankedTensorType global, RankedTensorType local,
-                              ShardingAttr sharding, int64_t size) {
+                              ShardingAttr sharding, int64_t size,
+                              int64_t stage) {
+  int64_t end = 0;
+  for (auto [other, otherEnd] : stateEnds)
+    if (stage < 0 || other < 0 || other == stage)
+      end = std::max(end, otherEnd);
   int64_t offset =
-      ::dshard::plan::alignTo(stateEnd, ::dshard::plan::bufferAlignment);
-  stateEnd = offset + size;
+      ::dshard::plan::alignTo(end, ::dshard::plan::bufferAlignment);
+  stateEnds[stage] = offset + size;
   plan::StateOp::create(b, loc, name, role, initializer, packed, written,
-                        global, local, sharding, offset, size, IntegerAttr());
+                        global, local, sharding, offset, size,
+                        stage < 0 ? IntegerAttr() : b.getI64IntegerAttr(stage));
   return states++;
 }

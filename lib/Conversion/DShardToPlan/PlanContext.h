@@ -48,11 +48,12 @@ public:
   int64_t addSource(WeightAttr weight);
   /// Index of the scalar of this name.
   int64_t addScalar(StringRef name, RankedTensorType type);
-  /// Index of a new state, at the next multiple of 64 bytes.
+  /// Index of a new state, at the next multiple of 64 bytes behind those that
+  /// the ranks of its stage hold as well; stage -1: all ranks hold it.
   int64_t addState(Location loc, StringRef name, StringRef role,
                    StringRef initializer, bool packed, bool written,
                    RankedTensorType global, RankedTensorType local,
-                   ShardingAttr sharding, int64_t size);
+                   ShardingAttr sharding, int64_t size, int64_t stage = -1);
 
   OpBuilder b;
 
@@ -64,7 +65,8 @@ private:
   DenseMap<Attribute, int64_t> groups, files, sources, scalars;
   std::map<std::pair<std::vector<int64_t>, std::vector<int64_t>>, int64_t>
       tables;
-  int64_t states = 0, stateEnd = 0;
+  int64_t states = 0;
+  std::map<int64_t, int64_t> stateEnds; ///< by stage
 };
 
 } // namespace mlir::dshard

@@ -25,10 +25,12 @@ LogicalResult Converter::addOutputs(func::ReturnOp op) {
                            nullptr);
       copy(op, source, storages[out].buffer, type);
       outputBuffers.push_back({number, storages[out].buffer});
+      outputStorages.push_back({number, out});
       continue;
     }
     taken.insert(index);
     outputBuffers.push_back({number, source});
+    outputStorages.push_back({number, index});
   }
   // All outputs have been read; states may change.
   moveTo(op, moves);
@@ -114,15 +116,31 @@ void Converter::findRange(Value argument, int64_t &low, int64_t &high,
 }
 
 void Converter::addPorts(int64_t programIndex) {
-  DenseMap<Value, int64_t> bufferIndex;
-  for (auto buffer : program.getBody().getOps<plan::BufferOp>())
-    bufferIndex.try_emplace(buffer, bufferIndex.size());
   auto entry =
       plan::EntryOp::create(plan.b, function.getLoc(), function.getName(),
                             programIndex, IntegerAttr(), IntegerAttr());
-  OpBuilder ports =
-      OpBuilder::atBlockEnd(plan.b.createBlock(&entry.getPorts()));
+  plan.b.createBlock(&entry.getPorts());
   plan.b.setInsertionPointAfter(entry);
+  addPorts(entry);
+}
+
+/// The type with dim 0 of all micro-batches.
+static Type wholeBatch(Type type, int64_t count) {
+  auto tensor = cast<RankedTensorType>(type);
+  SmallVector<int64_t> shape(tensor.getShape());
+  shape[0] *= count;
+  return tensor.clone(shape);
+}
+
+void Converter::addPorts(plan::EntryOp entry) {
+  DenseMap<Value, int64_t> bufferIndex;
+  for (auto buffer : program.getBody().getOps<plan::BufferOp>())
+    bufferIndex.try_emplace(buffer, bufferIndex.size());
+  OpBuilder ports = OpBuilder::atBlockEnd(&entry.getPorts().front());
+  int64_t microBatches = entry.getMicroBatches().value_or(1);
+  IntegerAttr stage;
+  if (entry.getStages())
+    stage = function->getAttrOfType<IntegerAttr>(stageAttrName);
   auto namesOf = [](DictionaryAttr attributes) {
     return attributes ? attributes.getAs<ArrayAttr>(dimNamesAttrName)
                       : ArrayAttr();
@@ -140,9 +158,13 @@ void Converter::addPorts(int64_t programIndex) {
     auto global =
         attributes ? attributes.getAs<TypeAttr>(globalAttrName) : TypeAttr();
     std::optional<BoundaryLayout> layout = layoutOf(attributes);
+    Type whole = global ? global.getValue() : type;
+    if (attributes && attributes.get(microBatchedAttrName)) {
+      whole = wholeBatch(whole, microBatches);
+      type = wholeBatch(type, microBatches);
+    }
     decltype(tag)::create(
-        ports, loc, name, bufferIndex.lookup(buffer),
-        global ? global.getValue() : type, type,
+        ports, loc, name, bufferIndex.lookup(buffer), whole, type,
         attributes ? attributes.getAs<ShardingAttr>(shardingAttrName)
                    : ShardingAttr(),
         namesOf(attributes), range,
@@ -150,7 +172,7 @@ void Converter::addPorts(int64_t programIndex) {
         layout ? SequenceLayoutAttr::get(ports.getContext(), layout->layout)
                : SequenceLayoutAttr(),
         layout ? number64(layout->dim) : IntegerAttr(),
-        layout ? number64(layout->parts) : IntegerAttr(), IntegerAttr());
+        layout ? number64(layout->parts) : IntegerAttr(), stage);
   };
   for (BlockArgument argument : function.getArguments()) {
     unsigned number = argument.getArgNumber();

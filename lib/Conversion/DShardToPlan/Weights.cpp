@@ -55,6 +55,20 @@ StringRef Weights::nameOf(BlockArgument argument) {
   return weight ? weight.getName().getValue() : StringRef();
 }
 
+int64_t Weights::stageOf(BlockArgument argument) {
+  func::FuncOp function = functionOf(argument);
+  auto stage = function ? function->getAttrOfType<IntegerAttr>(stageAttrName)
+                        : IntegerAttr();
+  return stage ? stage.getInt() : -1;
+}
+
+/// What arguments that share a state have in common.
+std::string Weights::keyOf(BlockArgument argument) {
+  int64_t stage = stageOf(argument);
+  return nameOf(argument).str() +
+         (stage < 0 ? "" : '\0' + std::to_string(stage));
+}
+
 bool Weights::isState(Value value) {
   auto argument = dyn_cast<BlockArgument>(value);
   return argument && !nameOf(argument).empty();
@@ -145,24 +159,31 @@ LogicalResult Weights::addGroup(StringRef name, const Group &group) {
     state.sharding = sharding;
     state.packed = packed;
     state.local = local;
-    state.name = packed && anyPlain ? (name + " (packed)").str() : name.str();
+    state.stage = stageOf(first);
+    // Names are unique: a second stage that holds a parameter says so.
+    state.name = name.str();
+    if (names.contains(state.name) && !(packed && anyPlain))
+      state.name += " (stage " + std::to_string(state.stage) + ")";
+    if (packed && anyPlain)
+      state.name = states.back().name + " (packed)";
+    names.insert(state.name);
     state.size = bytesOf(local);
     if (packed) {
       state.form = *form;
       state.size = ::dshard::cpu::packedBytes(form->k, form->n,
                                               gemmType(local.getElementType()));
     }
-    state.index = plan.addState(first.getLoc(), state.name, roleName,
-                                weight ? "load" : "zero", packed, group.written,
-                                global, local, sharding, state.size);
-    byName[name].push_back(states.size());
+    state.index = plan.addState(
+        first.getLoc(), state.name, roleName, weight ? "load" : "zero", packed,
+        group.written, global, local, sharding, state.size, state.stage);
+    byKey[keyOf(first)].push_back(states.size());
     states.push_back(state);
   }
   return success();
 }
 
 LogicalResult Weights::addStates() {
-  llvm::MapVector<StringAttr, Group> groups;
+  llvm::MapVector<StringAttr, Group> groups; // by key
   for (func::FuncOp function : functions) {
     llvm::SmallPtrSet<Attribute, 8> mine;
     for (BlockArgument argument : function.getArguments()) {
@@ -173,7 +194,8 @@ LogicalResult Weights::addStates() {
         return function.emitError("[convert_to_plan_c2] has two arguments of "
                                   "the state ")
                << name;
-      Group &group = groups[name];
+      Group &group =
+          groups[StringAttr::get(function.getContext(), keyOf(argument))];
       group.arguments.push_back(argument);
       int result = resultOf(argument);
       group.written |= result >= 0;
@@ -198,16 +220,16 @@ LogicalResult Weights::addStates() {
                << name << ", which is none of its arguments";
       }
   }
-  for (auto &[name, group] : groups)
-    if (failed(addGroup(name.getValue(), group)))
+  for (auto &[key, group] : groups)
+    if (failed(addGroup(nameOf(group.arguments.front()), group)))
       return failure();
   return success();
 }
 
 const WeightState *Weights::find(OpOperand &use) const {
   auto argument = cast<BlockArgument>(use.get());
-  auto found = byName.find(nameOf(argument));
-  if (found == byName.end())
+  auto found = byKey.find(keyOf(argument));
+  if (found == byKey.end())
     return nullptr;
   std::optional<PackedForm> form = packedForm(use);
   for (size_t index : found->second)
@@ -217,8 +239,8 @@ const WeightState *Weights::find(OpOperand &use) const {
 }
 
 const WeightState *Weights::findPlain(BlockArgument argument) const {
-  auto found = byName.find(nameOf(argument));
-  if (found != byName.end())
+  auto found = byKey.find(keyOf(argument));
+  if (found != byKey.end())
     for (size_t index : found->second)
       if (!states[index].packed)
         return &states[index];
@@ -324,13 +346,35 @@ LogicalResult Weights::buildLoad() {
                                          "load", 0, 0, 0);
   Block *body = plan.b.createBlock(&program.getBody());
   OpBuilder builder = OpBuilder::atBlockEnd(body);
-  plan.b.setInsertionPoint(program); // sources and tables come before
-  for (const WeightState &state : states)
-    if (state.weight && failed(buildOne(builder, state)))
+  plan.b.setInsertionPoint(program);     // sources and tables come before
+  std::map<int64_t, OpBuilder> builders; // by stage
+  builders.try_emplace(-1, builder);
+  for (const WeightState &state : states) {
+    if (!state.weight)
+      continue;
+    auto [it, isNew] = builders.try_emplace(state.stage, builder);
+    if (isNew) {
+      // Only the ranks of the stage hold these bytes.
+      AxisRefAttr pp = AxisRefAttr::get(builder.getContext(), "pp");
+      auto branch = plan::IfOp::create(
+          builder, functions.front().getLoc(), plan.rankValue([&](int64_t r) {
+            return plan.getMesh().getIndexIn(r, {pp}) == state.stage;
+          }));
+      OpBuilder::InsertionGuard guard(builder);
+      Block *then = builder.createBlock(&branch.getThenBody());
+      builder.createBlock(&branch.getElseBody());
+      it->second.setInsertionPointToEnd(then);
+    }
+    if (failed(buildOne(it->second, state)))
       return failure();
-  for (auto buffer : body->getOps<plan::BufferOp>())
+  }
+  SmallVector<plan::BufferOp> buffers;
+  body->walk([&](plan::BufferOp buffer) { buffers.push_back(buffer); });
+  for (plan::BufferOp buffer : llvm::reverse(buffers)) {
+    buffer->moveBefore(body, body->begin());
     if (!buffer.getState())
       arena = std::max<int64_t>(arena, buffer.getSize());
+  }
   program.setArenaSize(
       ::dshard::plan::alignTo(arena, ::dshard::plan::bufferAlignment));
   plan.b.setInsertionPointAfter(program);

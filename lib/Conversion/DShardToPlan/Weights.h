@@ -9,6 +9,7 @@
 
 #include "PlanContext.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "llvm/ADT/StringSet.h"
 
 namespace mlir::dshard {
 
@@ -28,14 +29,16 @@ struct WeightState {
   ShardingAttr sharding;
   bool packed = false;
   PackedForm form;
-  int64_t index = 0; ///< of the state
+  int64_t index = 0;  ///< of the state
+  int64_t stage = -1; ///< -1: all ranks hold it
   int64_t size = 0;
   RankedTensorType local;
   std::string name;
 };
 
 /// The states of all functions. Arguments of several functions that have the
-/// same state name (`dshard.state`, else the weight's name) share one.
+/// same state name (`dshard.state`, else the weight's name) share one, but each
+/// stage of a pipeline has its own, which only its ranks hold and load.
 class Weights {
 public:
   Weights(PlanContext &plan, ArrayRef<func::FuncOp> functions)
@@ -46,6 +49,8 @@ public:
   /// Appends the `load` program.
   LogicalResult buildLoad();
 
+  /// The stage of an argument's function; -1: none.
+  static int64_t stageOf(BlockArgument argument);
   /// The name of the state that an argument holds; empty: none.
   static StringRef nameOf(BlockArgument argument);
   static bool isState(Value value);
@@ -66,12 +71,14 @@ private:
     bool written = false;
   };
   LogicalResult addGroup(StringRef name, const Group &group);
+  static std::string keyOf(BlockArgument argument);
   LogicalResult buildOne(OpBuilder &builder, const WeightState &state);
 
   PlanContext &plan;
   SmallVector<func::FuncOp> functions;
   std::vector<WeightState> states;
-  llvm::StringMap<SmallVector<size_t>> byName;
+  llvm::StringMap<SmallVector<size_t>> byKey;
+  llvm::StringSet<> names; ///< of states
 };
 
 } // namespace mlir::dshard

@@ -141,9 +141,11 @@ LogicalResult References::verifyInProgram(Operation *op) {
     if (auto scalar = buffer.getScalar();
         scalar && failed(declared(op, "scalar", *scalar)))
       return failure();
-    return failure(failed(isTensor(op, buffer.getType())) ||
-                   failed(isSize(op, "offset", buffer.getOffset())) ||
-                   failed(isSize(op, "size", buffer.getSize())));
+    return failure(
+        failed(isTensor(op, buffer.getType())) ||
+        failed(isSize(op, "offset", buffer.getOffset())) ||
+        failed(isSize(op, "size", buffer.getSize())) ||
+        failed(inRange(op, "copies", buffer.getCopies().value_or(1), 1 << 20)));
   }
   if (auto repeat = dyn_cast<RepeatOp>(op))
     return isNumber(op, repeat.getCount());
@@ -164,16 +166,31 @@ LogicalResult References::verifyInProgram(Operation *op) {
 }
 
 LogicalResult References::verifyEntry(EntryOp entry) {
-  if (failed(declared(entry, "program", entry.getProgram())))
-    return failure();
+  // plan_ir_c7
+  int64_t stages = entry.getStages().value_or(1);
+  int64_t microBatches = entry.getMicroBatches().value_or(1);
+  if (stages < 1 || microBatches < 1 || microBatches > 1 << 20)
+    return entry.emitOpError("[plan_ir_c7] has ")
+           << stages << " stages and " << microBatches
+           << " micro-batches, expected at least one and at most " << (1 << 20);
+  mlir::dshard::MeshAttr mesh = mlir::dshard::getMesh(entry);
+  int64_t pp = mesh ? mesh.getAxisSize("pp") : 1;
+  if (entry.getStages() && stages != pp)
+    return entry.emitOpError("[plan_ir_c7] has ")
+           << stages << " stages, the mesh has pp=" << pp;
+  for (int64_t stage = 0; stage < stages; ++stage)
+    if (failed(declared(entry, "program", entry.getProgram() + stage)))
+      return failure();
   for (Operation &op : entry.getPorts().front()) {
     auto check = [&](auto port) -> LogicalResult {
       return failure(
           failed(isTensor(port, port.getGlobal())) ||
           failed(isTensor(port, port.getLocal())) ||
           failed(fits(port, port.getShardingAttr(), port.getGlobal())) ||
-          failed(inRange(port, "buffer", port.getBuffer(),
-                         buffers[entry.getProgram()])) ||
+          failed(inRange(port, "stage", port.getStage().value_or(0), stages)) ||
+          failed(inRange(
+              port, "buffer", port.getBuffer(),
+              buffers[entry.getProgram() + port.getStage().value_or(0)])) ||
           (port.getRange() && port.getRange()->size() != 2 &&
            port.getRange()->size() != 3 &&
            failed(port->emitOpError("[plan_ir_c4] has a range of ")

@@ -25,6 +25,7 @@ def Plan_Dialect : Dialect {
       literals; a range has two numbers, or three.
     - (plan_ir_c5) a module holds nothing but ops of this dialect, an entry nothing but ports.
     - (plan_ir_c6) axes are those of `dshard.mesh`; shardings suit the global types.
+    - (plan_ir_c7) an entry with `stages` has as many as the mesh axis `pp` has coordinates.
 
     The instructions are exactly those of Plan/Instructions.def: their uses and values have the
     names and the order of that table, which parser, printer and verifier read.
