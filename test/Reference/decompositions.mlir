@@ -34,20 +34,20 @@ func.func @run(%x: tensor<2x3x8xf32>, %w: tensor<8xf32>, %b: tensor<8xf32>,
 
 // Eight keys again; row 0 of batch 1 attends nothing.
 func.func @training(%x: tensor<2x3x4xf32>, %g: tensor<2x3x5xf32>, %q: tensor<2x4x8x6xf32>, %k: tensor<2x2x8x6xf32>, %v: tensor<2x2x8x3xf32>, %o: tensor<2x4x8x3xf32>,
-                    %w: tensor<3x4xf64>, %wg: tensor<3x4xf64>, %m: tensor<3x4xf64>, %offset: tensor<i64>) ->
-    (tensor<4x5xf32>, tensor<2x3xf32>, tensor<2x3xf32>, tensor<3x4xf64>, tensor<3x4xf64>, tensor<3x4xf64>, tensor<3x4xf64>,
+                    %w: tensor<3x4xf32>, %wg: tensor<3x4xf32>, %m: tensor<3x4xf32>, %offset: tensor<i64>) ->
+    (tensor<4x5xf32>, tensor<2x3xf32>, tensor<2x3xf32>, tensor<3x4xf32>, tensor<3x4xf32>, tensor<3x4xf32>, tensor<3x4xf32>,
      tensor<2x4x8x6xf32>, tensor<2x2x8x6xf32>, tensor<2x2x8x3xf32>, tensor<2x4x8x6xf32>, tensor<2x2x8x6xf32>, tensor<2x2x8x3xf32>,
      tensor<2x4x8x3xf32>, tensor<2x4x8xf32>, tensor<2x4x8x3xf32>, tensor<2x4x8x3xf32>) {
   %mask = dshard.constant dense<[[true, false, true, true, true, true, true, false], [false, false, true, true, true, true, true, true]]> : tensor<2x8xi1>
   %labels = dshard.constant dense<[[0, 4, -100], [2, -100, 1]]> : tensor<2x3xi64>
   %yes = dshard.constant dense<true> : tensor<i1>
   %no = dshard.constant dense<false> : tensor<i1>
-  %half = dshard.constant dense<0.5> : tensor<f64>
-  %square = dshard.mul %m, %m : (tensor<3x4xf64>, tensor<3x4xf64>) -> tensor<3x4xf64>
+  %half = dshard.constant dense<0.5> : tensor<f32>
+  %square = dshard.mul %m, %m : (tensor<3x4xf32>, tensor<3x4xf32>) -> tensor<3x4xf32>
   %wgrad = dshard.weight_grad %x, %g : (tensor<2x3x4xf32>, tensor<2x3x5xf32>) -> tensor<4x5xf32>
   %loss:2 = dshard.cross_entropy %g, %labels : (tensor<2x3x5xf32>, tensor<2x3xi64>) -> (tensor<2x3xf32>, tensor<2x3xf32>)
-  %step:3 = dshard.adamw %w, %wg, %m, %square, %half, %half, %half, %half, %yes {beta1 = 0.9 : f64, beta2 = 0.99 : f64, epsilon = 1.0e-3 : f64, weight_decay = 0.1 : f64} : (tensor<3x4xf64>, tensor<3x4xf64>, tensor<3x4xf64>, tensor<3x4xf64>, tensor<f64>, tensor<f64>, tensor<f64>, tensor<f64>, tensor<i1>) -> (tensor<3x4xf64>, tensor<3x4xf64>, tensor<3x4xf64>)
-  %none:3 = dshard.adamw %w, %wg, %m, %square, %half, %half, %half, %half, %no {beta1 = 0.9 : f64, beta2 = 0.99 : f64, epsilon = 1.0e-3 : f64, weight_decay = 0.0 : f64} : (tensor<3x4xf64>, tensor<3x4xf64>, tensor<3x4xf64>, tensor<3x4xf64>, tensor<f64>, tensor<f64>, tensor<f64>, tensor<f64>, tensor<i1>) -> (tensor<3x4xf64>, tensor<3x4xf64>, tensor<3x4xf64>)
+  %step:3 = dshard.adamw %w, %wg, %m, %square, %half, %half, %half, %half, %yes {beta1 = 0.9 : f64, beta2 = 0.99 : f64, epsilon = 1.0e-3 : f64, weight_decay = 0.1 : f64} : (tensor<3x4xf32>, tensor<3x4xf32>, tensor<3x4xf32>, tensor<3x4xf32>, tensor<f32>, tensor<f32>, tensor<f32>, tensor<f32>, tensor<i1>) -> (tensor<3x4xf32>, tensor<3x4xf32>, tensor<3x4xf32>)
+  %none:3 = dshard.adamw %w, %wg, %m, %square, %half, %half, %half, %half, %no {beta1 = 0.9 : f64, beta2 = 0.99 : f64, epsilon = 1.0e-3 : f64, weight_decay = 0.0 : f64} : (tensor<3x4xf32>, tensor<3x4xf32>, tensor<3x4xf32>, tensor<3x4xf32>, tensor<f32>, tensor<f32>, tensor<f32>, tensor<f32>, tensor<i1>) -> (tensor<3x4xf32>, tensor<3x4xf32>, tensor<3x4xf32>)
   %a1, %l1 = dshard.attention %q, %k, %v {scale = 0.5 : f64, causal, offset = 1 : i64, window = 3 : i64, softcap = 1.5 : f64} : (tensor<2x4x8x6xf32>, tensor<2x2x8x6xf32>, tensor<2x2x8x3xf32>) -> (tensor<2x4x8x3xf32>, tensor<2x4x8xf32>)
   %d1:3 = dshard.attention_grad %q, %k, %v, %a1, %l1, %o {scale = 0.5 : f64, causal, offset = 1 : i64, window = 3 : i64, softcap = 1.5 : f64} : (tensor<2x4x8x6xf32>, tensor<2x2x8x6xf32>, tensor<2x2x8x3xf32>, tensor<2x4x8x3xf32>, tensor<2x4x8xf32>, tensor<2x4x8x3xf32>) -> (tensor<2x4x8x6xf32>, tensor<2x2x8x6xf32>, tensor<2x2x8x3xf32>)
   %a2, %l2 = dshard.attention %q, %k, %v, %mask {scale = 0.5 : f64, causal, fully_masked = #dshard.fully_masked<uniform>} : (tensor<2x4x8x6xf32>, tensor<2x2x8x6xf32>, tensor<2x2x8x3xf32>, tensor<2x8xi1>) -> (tensor<2x4x8x3xf32>, tensor<2x4x8xf32>)
@@ -56,7 +56,7 @@ func.func @training(%x: tensor<2x3x4xf32>, %g: tensor<2x3x5xf32>, %q: tensor<2x4
   %a4, %l4 = dshard.attention %q, %k, %v {scale = 0.5 : f64, causal, layout = #dshard.layout<striped>, parts = 4 : i64} : (tensor<2x4x8x6xf32>, tensor<2x2x8x6xf32>, tensor<2x2x8x3xf32>) -> (tensor<2x4x8x3xf32>, tensor<2x4x8xf32>)
   %a5, %l5 = dshard.attention %q, %k, %v, %mask, %offset {scale = 0.5 : f64, causal} : (tensor<2x4x8x6xf32>, tensor<2x2x8x6xf32>, tensor<2x2x8x3xf32>, tensor<2x8xi1>, tensor<i64>) -> (tensor<2x4x8x3xf32>, tensor<2x4x8xf32>)
   return %wgrad, %loss#0, %loss#1, %step#0, %step#1, %step#2, %none#0, %d1#0, %d1#1, %d1#2, %d2#0, %d2#1, %d2#2, %a3, %l3, %a4, %a5 :
-    tensor<4x5xf32>, tensor<2x3xf32>, tensor<2x3xf32>, tensor<3x4xf64>, tensor<3x4xf64>, tensor<3x4xf64>, tensor<3x4xf64>,
+    tensor<4x5xf32>, tensor<2x3xf32>, tensor<2x3xf32>, tensor<3x4xf32>, tensor<3x4xf32>, tensor<3x4xf32>, tensor<3x4xf32>,
     tensor<2x4x8x6xf32>, tensor<2x2x8x6xf32>, tensor<2x2x8x3xf32>, tensor<2x4x8x6xf32>, tensor<2x2x8x6xf32>, tensor<2x2x8x3xf32>,
     tensor<2x4x8x3xf32>, tensor<2x4x8xf32>, tensor<2x4x8x3xf32>, tensor<2x4x8x3xf32>
 }

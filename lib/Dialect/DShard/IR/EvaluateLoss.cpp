@@ -39,21 +39,35 @@ LogicalResult GradientOp::evaluate(ArrayRef<HostTensor> operands,
   return success();
 }
 
+/// A constant of the op as its decomposition has it: in the element type.
+static double roundTo(Type element, double value) {
+  llvm::APFloat number(value);
+  bool losesInfo = false;
+  number.convert(cast<FloatType>(element).getFloatSemantics(),
+                 llvm::APFloat::rmNearestTiesToEven, &losesInfo);
+  return number.convertToDouble();
+}
+
 LogicalResult AdamWOp::evaluate(ArrayRef<HostTensor> operands,
                                 SmallVectorImpl<HostTensor> &results) {
   HostTensor param = operands[0], m = operands[2], v = operands[3];
   const HostTensor &grad = operands[1];
   double rate = operands[4].data[0], correction1 = operands[5].data[0],
          correction2 = operands[6].data[0], scale = operands[7].data[0];
+  auto constant = [&](double value) {
+    return roundTo(getParam().getType().getElementType(), value);
+  };
   double beta1 = getBeta1().convertToDouble(),
-         beta2 = getBeta2().convertToDouble(),
-         epsilon = getEpsilon().convertToDouble(),
-         decay = getWeightDecay().convertToDouble();
+         beta2 = getBeta2().convertToDouble();
+  double rest1 = constant(1 - beta1), rest2 = constant(1 - beta2);
+  beta1 = constant(beta1), beta2 = constant(beta2);
+  double epsilon = constant(getEpsilon().convertToDouble()),
+         decay = constant(getWeightDecay().convertToDouble());
   if (operands[8].data[0] != 0)
     for (int64_t i = 0; i < param.size(); ++i) {
       double g = scale * grad.data[i];
-      m.data[i] = beta1 * m.data[i] + (1 - beta1) * g;
-      v.data[i] = beta2 * v.data[i] + (1 - beta2) * g * g;
+      m.data[i] = beta1 * m.data[i] + rest1 * g;
+      v.data[i] = beta2 * v.data[i] + rest2 * g * g;
       param.data[i] -= rate * decay * param.data[i];
       param.data[i] -= rate * (m.data[i] / correction1) /
                        (std::sqrt(v.data[i] / correction2) + epsilon);
