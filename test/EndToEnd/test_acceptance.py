@@ -16,7 +16,8 @@ import pytest
 import tools
 
 MIB = 1 << 20
-MESHES = (1, 2, 4)
+MESHES = (1, 2, 4)  # of tp
+CONTEXT = ("cp=2", "cp=4", "cp=2,tp=2", "dp_shard=2,cp=2", "cp=2 --cp-method=all_gather", "cp=4 --cp-layout=contiguous")
 OUTPUT = {"mlp": "y"}
 
 
@@ -90,9 +91,12 @@ class Workshop:
         return self.folder / re.sub(r"[^\w.=-]", "_", text)
 
     def plan(self, name, tp, **dims):
+        """`tp` is that axis' size, or a mesh with flags behind it."""
+
         def make():
             plan = self.path(name, tp, dims).with_suffix(".dsplan")
-            tools.compile_plan(self.filled(name), plan, f"tp={tp}", dims)
+            mesh, *flags = f"tp={tp}".split(" ") if isinstance(tp, int) else tp.split(" ")
+            tools.compile_plan(self.filled(name), plan, mesh, dims, *flags)
             return plan
 
         return self.once(("plan", name, tp, str(dims)), make)
@@ -153,12 +157,12 @@ def workshop(filled, tmp_path_factory):
 # ---------------------------------------------------------------------------------------
 
 
-def climb(workshop, name, inputs, dims):
+def climb(workshop, name, inputs, dims, meshes=MESHES):
     exact = workshop.exact(name, inputs, dims)
     peer = workshop.onnxruntime(name, inputs)
     assert largest(exact) > 0.1
     unsharded = None
-    for tp in MESHES:
+    for tp in meshes:
         ours, _ = workshop.run(name, tp, inputs, dims)
         assert ours.dtype == np.float32
         error = distance(ours, exact)
@@ -179,6 +183,12 @@ def test_mlp_is_as_exact_on_every_mesh(batch, workshop):
 def test_llama_is_as_exact_on_every_mesh(batch, seq, workshop):
     for mask in MASKS:
         climb(workshop, "llama-small", llama_inputs(256, batch, seq, mask), {"batch": batch, "seq": seq})
+
+
+@pytest.mark.parametrize("seq", [8, 24, 64])
+def test_llama_is_as_exact_with_context_parallelism(seq, workshop):
+    for mask in MASKS:
+        climb(workshop, "llama-small", llama_inputs(256, 2, seq, mask), {"batch": 2, "seq": seq}, (1,) + CONTEXT)
 
 
 def test_masked_tokens_change_nothing(workshop):
@@ -220,9 +230,11 @@ def test_large_llama_equals_onnxruntime(seq, mask, workshop):
 # ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seq,masks", [(16, ("right",)), (33, MASKS)])
+@pytest.mark.parametrize(
+    "seq,masks,meshes", [(16, ("right",), MESHES), (33, MASKS, MESHES), (32, MASKS, ("cp=2", "cp=4"))]
+)
 @pytest.mark.parametrize("kind,tolerance", [("bf16", 2.5e-2), ("fp16", 5e-3)])
-def test_16_bit_llama_is_near_fp64(kind, tolerance, seq, masks, workshop):
+def test_16_bit_llama_is_near_fp64(kind, tolerance, seq, masks, meshes, workshop):
     """Two bounds: that of the definitions, and, sharper, the error of rounding every op's
     result to the type (the interpreter with --precision=model), in the root mean square."""
     name, dims = f"llama-small-{kind}", {"batch": 2, "seq": seq}
@@ -235,7 +247,7 @@ def test_16_bit_llama_is_near_fp64(kind, tolerance, seq, masks, workshop):
         attends = np.cumsum(inputs["attention_mask"], axis=1) > 0
         rows = attends if kind == "fp16" else np.ones_like(attends)
         exact_rows, rounded_rows = exact[rows], rounded[rows]
-        for tp in MESHES:
+        for tp in meshes:
             ours, _ = workshop.run(name, tp, inputs, dims)
             ours = as_float64(ours)
             assert np.isfinite(ours).all()
