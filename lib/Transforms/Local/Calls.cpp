@@ -232,6 +232,22 @@ void mlir::dshard::matchEpilogue(MatMulCall &call,
   auto otherOf = [&](Operation *op) {
     return op->getOperand(op->getOperand(0) == call.result ? 1 : 0);
   };
+  // A value on the way to an operand goes into the region with the views: it
+  // must be that operand's bytes as they lie.
+  auto isBuffer = [&](Value value) {
+    for (auto [view, operand] : {std::pair{&call.lhs, call.op.getLhs()},
+                                 std::pair{&call.rhs, call.op.getRhs()}})
+      for (Value inner = operand; inner != view->root;
+           inner = inner.getDefiningOp()->getOperand(0)) {
+        if (inner != value)
+          continue;
+        while (isa_and_nonnull<ReshapeOp>(value.getDefiningOp()) &&
+               value != view->root)
+          value = value.getDefiningOp()->getOperand(0);
+        return value == view->root;
+      }
+    return true;
+  };
   RankedTensorType type = call.op.getResult().getType();
   auto keepsType = [&](Operation *op) {
     return op->getNumResults() == 1 && op->getResult(0).getType() == type;
@@ -245,7 +261,7 @@ void mlir::dshard::matchEpilogue(MatMulCall &call,
   };
   Operation *user = onlyUser();
   if (user && isa<AddOp>(user) && keepsType(user) && isBias(otherOf(user)) &&
-      otherOf(user).getType() != type) {
+      otherOf(user).getType() != type && isBuffer(otherOf(user))) {
     call.bias = otherOf(user);
     take(user);
     user = onlyUser();
@@ -266,7 +282,8 @@ void mlir::dshard::matchEpilogue(MatMulCall &call,
     }
   }
   if (user && isa<AddOp>(user) && keepsType(user) &&
-      otherOf(user).getType() == type && otherOf(user) != call.result) {
+      otherOf(user).getType() == type && otherOf(user) != call.result &&
+      isBuffer(otherOf(user))) {
     call.residual = otherOf(user);
     take(user);
   }

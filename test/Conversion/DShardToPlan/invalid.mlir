@@ -2,11 +2,12 @@
 // RUN: dshard-opt %s --split-input-file --verify-diagnostics --dshard-convert-to-plan
 
 // convert_to_plan_c1
-func.func @repeat(%x: tensor<4xf32>) -> tensor<4xf32> attributes {dshard.spmd} {
-  // expected-error @+1 {{[convert_to_plan_c1] control ops are not compiled into plans yet}}
-  %0 = dshard.repeat 2 init(%x) : (tensor<4xf32>) -> tensor<4xf32> {
-  ^bb0(%i: tensor<i64>, %c: tensor<4xf32>):
-    dshard.yield %c : tensor<4xf32>
+func.func @branch(%x: tensor<4xf32>, %c: tensor<i1>) -> tensor<4xf32> attributes {dshard.spmd} {
+  // expected-error @+1 {{[convert_to_plan_c1] branches on a value of the run; only the rank and constants may choose a branch}}
+  %0 = dshard.if %c : (tensor<i1>) -> tensor<4xf32> {
+    dshard.yield %x : tensor<4xf32>
+  } else {
+    dshard.yield %x : tensor<4xf32>
   }
   return %0 : tensor<4xf32>
 }
@@ -14,31 +15,70 @@ func.func @repeat(%x: tensor<4xf32>) -> tensor<4xf32> attributes {dshard.spmd} {
 // -----
 
 // A global program has no plan.
-// expected-error @+1 {{[convert_to_plan_c1] has no function of phase 'schedule' (with dshard.spmd)}}
-module {
+// expected-error @+1 {{[convert_to_plan_c1] is no function of phase 'schedule' (with dshard.spmd)}}
 func.func @global(%x: tensor<4xf32>) -> tensor<4xf32> {
   return %x : tensor<4xf32>
 }
+
+// -----
+
+// expected-error @+1 {{[convert_to_plan_c1] has no function of phase 'schedule' (with dshard.spmd)}}
+module {
+}
+
+// -----
+
+// expected-error @+1 {{[convert_to_plan_c1] is called 'load', which is the name of the plan's own load program}}
+func.func @load(%x: tensor<4xf32>) -> tensor<4xf32> attributes {dshard.spmd} {
+  return %x : tensor<4xf32>
+}
+
+// -----
+
+// convert_to_plan_c2: all entry points store a state alike.
+module attributes {dshard.mesh = #dshard.mesh<"tp"=2>} {
+func.func @one(%w: tensor<4xf32> {dshard.weight = #dshard.weight<"w", "m.data", offset = 0, length = 32, type = tensor<8xf32>, fan_in = 8>, dshard.global = tensor<8xf32>, dshard.sharding = #dshard.sharding<[{"tp"} ]>})
+    -> tensor<4xf32> attributes {dshard.spmd} {
+  return %w : tensor<4xf32>
+}
+// expected-error @+1 {{[convert_to_plan_c2] stores 'w' as tensor<8xf32>, but 'one' as tensor<8xf32> sharded #dshard.sharding<[{"tp"} ]>; all entry points share one state}}
+func.func @two(%w: tensor<8xf32> {dshard.weight = #dshard.weight<"w", "m.data", offset = 0, length = 32, type = tensor<8xf32>, fan_in = 8>, dshard.global = tensor<8xf32>, dshard.sharding = #dshard.sharding<[{} ]>})
+    -> tensor<8xf32> attributes {dshard.spmd} {
+  return %w : tensor<8xf32>
+}
 }
 
 // -----
 
 module {
-func.func @one(%x: tensor<4xf32>) -> tensor<4xf32> attributes {dshard.spmd} {
-  return %x : tensor<4xf32>
+func.func @one(%w: tensor<8xf32> {dshard.weight = #dshard.weight<"w", "m.data", offset = 0, length = 32, type = tensor<8xf32>, fan_in = 8>}) -> tensor<8xf32> attributes {dshard.spmd} {
+  return %w : tensor<8xf32>
 }
-// expected-error @+1 {{[convert_to_plan_c1] a plan of several stages is not built yet}}
-func.func @two(%x: tensor<4xf32>) -> tensor<4xf32> attributes {dshard.spmd} {
-  return %x : tensor<4xf32>
+// expected-error @+1 {{[convert_to_plan_c2] reads 'w' from other bytes than 'one'}}
+func.func @two(%w: tensor<8xf32> {dshard.weight = #dshard.weight<"w", "m.data", offset = 32, length = 32, type = tensor<8xf32>, fan_in = 8>}) -> tensor<8xf32> attributes {dshard.spmd} {
+  return %w : tensor<8xf32>
 }
 }
 
 // -----
 
-// convert_to_plan_c2
-// expected-error @+1 {{[convert_to_plan_c2] argument 0 is the state 'cache'; programs that keep state are not compiled into plans yet}}
-func.func @state(%x: tensor<4xf32> {dshard.state = "cache"}) -> (tensor<4xf32> {dshard.state = "cache"}) attributes {dshard.spmd} {
+// expected-error @+1 {{[convert_to_plan_c2] writes the state "n", which is none of its arguments}}
+func.func @unknown(%x: tensor<4xf32> {dshard.state = "m"}) -> (tensor<4xf32> {dshard.state = "n"}) attributes {dshard.spmd} {
   return %x : tensor<4xf32>
+}
+
+// -----
+
+// expected-error @+1 {{[convert_to_plan_c2] has two arguments of the state "m"}}
+func.func @twice(%x: tensor<4xf32> {dshard.state = "m"}, %y: tensor<4xf32> {dshard.state = "m"}) -> tensor<4xf32> attributes {dshard.spmd} {
+  return %x : tensor<4xf32>
+}
+
+// -----
+
+// expected-error @+1 {{[convert_to_plan_c2] has two results of the state "m"}}
+func.func @results(%x: tensor<4xf32> {dshard.state = "m"}) -> (tensor<4xf32> {dshard.state = "m"}, tensor<4xf32> {dshard.state = "m"}) attributes {dshard.spmd} {
+  return %x, %x : tensor<4xf32>, tensor<4xf32>
 }
 
 // -----

@@ -49,8 +49,9 @@ def FormKernelsPass : Pass<"dshard-form-kernels", "::mlir::ModuleOp"> {
   let summary = "group ops into library calls and generated kernels";
   let description = [{
     Every compute op ends in a `dshard.fused` region. One with `dshard.call` is a library call
-    (Calls.h): a matmul with its bias, activation and residual; an attention; both with the
-    transposes and reshapes around them that strides express. Any other is one generated kernel:
+    (Calls.h): a matmul with its bias, activation and residual; an attention or its gradient; all with
+    the transposes and reshapes around them that strides express. An optimizer step is one kernel
+    with three results; a sum of everything is two, so that threads share the first. Any other is one generated kernel:
     producers join the kernel of their users as long as nothing expensive is computed twice,
     and values that others need as well become further results of it. A reshape between
     buffers stays outside: it is another name of the same bytes.
@@ -68,7 +69,8 @@ def SchedulePass : Pass<"dshard-schedule", "::mlir::ModuleOp"> {
   let summary = "order the ops of a local program so that little memory is live";
   let description = [{
     List scheduling: what frees memory goes as soon as it is ready, everything else keeps the
-    program's order. Collectives and control keep their order, the same on all ranks.
+    program's order. Collectives and control keep their order, the same on all ranks. The new value
+    of a state stays behind the reads of the old one, which it may overwrite.
   }];
 }
 
