@@ -80,16 +80,18 @@ std::optional<double> splatConstant(Value value) {
 int64_t Emitter::laneWidth(Value value, int lane, int64_t stride,
                            int64_t limit) {
   int64_t width = limit;
-  std::map<std::tuple<void *, int, int64_t>, bool> seen;
-  // The largest power of two that divides every boundary.
+  int64_t shift = 0; // where the first lane stands, beyond a multiple of width
+  std::map<std::tuple<void *, int, int64_t, int64_t>, bool> seen;
+  // The largest power of two that divides every boundary, as seen by the lanes.
   auto narrow = [&](int64_t boundary) {
-    while (width > 1 && boundary % width)
+    while (width > 1 && (boundary % width || shift % width))
       width /= 2;
   };
   std::function<void(Value, int, int64_t)> visit = [&](Value v, int lane,
                                                        int64_t stride) {
     if (lane < 0 || width == 1 ||
-        !seen.insert({{v.getAsOpaquePointer(), lane, stride}, true}).second)
+        !seen.insert({{v.getAsOpaquePointer(), lane, stride, shift}, true})
+             .second)
       return;
     Operation *op = v.getDefiningOp();
     if (!op || isa<ConstantOp, IotaOp>(op))
@@ -127,7 +129,10 @@ int64_t Emitter::laneWidth(Value value, int lane, int64_t stride,
     } else if (auto transpose = dyn_cast<TransposeOp>(op)) {
       visit(transpose.getInput(), transpose.getPermutation()[lane], stride);
     } else if (auto slice = dyn_cast<SliceOp>(op)) {
+      int64_t start = slice.getStarts()[lane];
+      shift += start;
       visit(slice.getInput(), lane, stride * slice.getStrides()[lane]);
+      shift -= start;
     } else if (auto concat = dyn_cast<ConcatOp>(op)) {
       bool along = static_cast<int>(concat.getDim()) == lane;
       if (along && stride != 1)

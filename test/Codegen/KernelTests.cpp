@@ -321,6 +321,30 @@ std::vector<Case> trainingCases() {
 
 std::vector<Case> fusedCases() {
   return {
+      // Behind a slice lanes begin anywhere, also across the seam of a concat,
+      // a row of a reshape and the edge of a pad.
+      {"slice of concat",
+       {"tensor<6x2xf32>", "tensor<6x2xf32>"},
+       "tensor<1x23xf32>",
+       R"(%c = dshard.concat %0, %1 {dim = 0 : i64} : (tensor<6x2xf32>, tensor<6x2xf32>) -> tensor<12x2xf32>
+          %f = dshard.reshape %c : (tensor<12x2xf32>) -> tensor<1x24xf32>
+          %r = dshard.slice %f {starts = array<i64: 0, 1>, strides = array<i64: 1, 1>} : (tensor<1x24xf32>) -> tensor<1x23xf32>)"},
+      {"slice along concat",
+       {"tensor<3x16xf32>", "tensor<3x32xf32>"},
+       "tensor<3x43xf32>",
+       R"(%c = dshard.concat %0, %1 {dim = 1 : i64} : (tensor<3x16xf32>, tensor<3x32xf32>) -> tensor<3x48xf32>
+          %r = dshard.slice %c {starts = array<i64: 0, 5>, strides = array<i64: 1, 1>} : (tensor<3x48xf32>) -> tensor<3x43xf32>)"},
+      {"slice of reshape",
+       {"tensor<4x16xf32>"},
+       "tensor<60xf32>",
+       R"(%n = dshard.neg %0 : (tensor<4x16xf32>) -> tensor<4x16xf32>
+          %f = dshard.reshape %n : (tensor<4x16xf32>) -> tensor<64xf32>
+          %r = dshard.slice %f {starts = array<i64: 3>, strides = array<i64: 1>} : (tensor<64xf32>) -> tensor<60xf32>)"},
+      {"slice of pad",
+       {"tensor<3x16xf32>"},
+       "tensor<3x30xf32>",
+       R"(%p = dshard.pad %0 {low = array<i64: 0, 16>, high = array<i64: 0, 0>, value = 1.0} : (tensor<3x16xf32>) -> tensor<3x32xf32>
+          %r = dshard.slice %p {starts = array<i64: 0, 2>, strides = array<i64: 1, 1>} : (tensor<3x32xf32>) -> tensor<3x30xf32>)"},
       {"residual and norm",
        {"tensor<2x6x64xf32>", "tensor<2x6x64xf32>", "tensor<64xf32>"},
        "tensor<2x6x64xf32>, tensor<2x6x64xf32>",
