@@ -182,8 +182,7 @@ def test_the_character_model_learns(char_losses):
     losses = char_losses("one")
     assert losses.shape == (100,) and np.isfinite(losses).all()
     assert 5.4 < losses[0] < 5.7  # ln 256 = 5.55
-    assert losses[-10:].mean() < 3.0
-    assert losses[-1] < 3.0
+    assert losses[-10:].mean() < 3.0  # single batches differ by 0.3
 
 
 CHAR_MESHES = [

@@ -48,20 +48,27 @@ class Finished:
         return [line for line in lines if "remark:" not in line and "warning:" not in line]
 
 
-def start(tool, *arguments, cwd=None, timeout=600):
-    """Runs build/bin/TOOL to its end, whatever its exit status."""
+def start(tool, *arguments, cwd=None, timeout=600, shows_progress=False):
+    """Runs build/bin/TOOL to its end, whatever its exit status. What it says on the way goes to
+    the terminal if `shows_progress`, else into the result."""
     path = build_dir() / "bin" / tool
     if not path.exists():
         raise CommandFailed(f"{path} is missing: run scripts/build")
     command = [str(path)] + [str(a) for a in arguments]
     before, begin = os.times(), time.monotonic()
     done = subprocess.run(
-        command, cwd=cwd, timeout=timeout, capture_output=True, text=True, errors="replace"
+        command,
+        cwd=cwd,
+        timeout=timeout,
+        stdout=subprocess.PIPE,
+        stderr=None if shows_progress else subprocess.PIPE,
+        text=True,
+        errors="replace",
     )
     after = os.times()
     cpu = after.children_user - before.children_user
     cpu += after.children_system - before.children_system
-    return Finished(done.returncode, done.stdout, done.stderr, time.monotonic() - begin, cpu)
+    return Finished(done.returncode, done.stdout, done.stderr or "", time.monotonic() - begin, cpu)
 
 
 def run(tool, *arguments, **options):
