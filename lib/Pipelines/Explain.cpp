@@ -19,7 +19,9 @@ void mlir::dshard::explainCollectives(ModuleOp module, raw_ostream &os) {
     if (!axes || !why || isa<LocalSliceOp>(op))
       return;
     double bytes = 0;
-    for (Value operand : op->getOperands())
+    // A receive has no operand; its result is what was sent.
+    for (Value operand : isa<RecvOp>(op) ? ValueRange(op->getResults())
+                                         : ValueRange(op->getOperands()))
       if (auto type = dyn_cast<RankedTensorType>(operand.getType()))
         bytes += static_cast<double>(type.getNumElements()) *
                  getElementBytes(type.getElementType());

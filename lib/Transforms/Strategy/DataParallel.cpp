@@ -89,15 +89,21 @@ static LogicalResult run(func::FuncOp function, ArrayRef<AxisRefAttr> axes,
            << " shard the batch, but no input has a batch dim; name one with "
               "--dims INPUT=batch,...";
   int64_t microBatches = countMicroBatches(function);
+  // For a pipeline the types are those of one part already.
+  int64_t parts = 1;
+  if (auto count = function->getAttrOfType<IntegerAttr>(microBatchesAttrName))
+    parts = std::max<int64_t>(count.getInt(), 1);
+  microBatches *= parts;
   int64_t ranks = mesh.getSize(axes) * microBatches;
   for (const BatchDim &batch : found) {
-    if (batch.size % ranks == 0)
+    int64_t size = batch.size * parts;
+    if (size % ranks == 0)
       continue;
-    int64_t below = batch.size / ranks * ranks;
+    int64_t below = size / ranks * ranks;
     InFlightDiagnostic diagnostic =
         function.emitError()
         << describeInput(function, batch.argument) << ": batch dim "
-        << batch.dim << " of size " << batch.size << " is not divisible by "
+        << batch.dim << " of size " << size << " is not divisible by "
         << describeAxes(axes, mesh);
     if (microBatches > 1)
       diagnostic << " in " << microBatches << " micro-batches";

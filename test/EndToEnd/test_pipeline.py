@@ -1,0 +1,259 @@
+"""Pipelines (pp): stages compute what onnxruntime computes, micro-batch by micro-batch; each holds its own
+weights only, one message crosses each edge per micro-batch, and what cannot be cut is refused."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import tools
+
+MIB = 1 << 20
+not_sanitized = pytest.mark.skipif(tools.sanitized(), reason="sanitizers have memory of their own")
+
+
+def check(ours, theirs):
+    assert ours.dtype == theirs.dtype
+    assert ours.shape == theirs.shape
+    assert tools.largest_difference(ours, theirs) <= tools.tolerance(theirs)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2, 4])
+@pytest.mark.parametrize("mesh", ["pp=2", "pp=2,tp=2", "pp=3", "pp=2,dp_shard=2"])
+def test_mlp(mesh, micro_batches, filled, reference, tmp_path):
+    model = filled("mlp")
+    inputs = tools.mlp_inputs(16)
+    plan = tmp_path / "mlp.dsplan"
+    flags = ["--pp-split=cost", f"--micro-batches={micro_batches}"]
+    tools.compile_plan(model, plan, mesh, {"batch": 16}, *flags)
+    outputs, _ = tools.run_plan(plan, inputs, ["y"], tmp_path)
+    check(outputs["y"], reference(model, 16, inputs)["y"])
+
+
+MESHES = ["pp=2", "pp=2,tp=2", "pp=2,tp=2 --sequence-parallel", "pp=2,dp_shard=2", "pp=2,dp_replicate=2,tp=2"]
+MESHES += ["pp=2,tp=2 --pp-split=cost"]
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2, 4])
+@pytest.mark.parametrize("mesh", MESHES)
+def test_llama_small(mesh, micro_batches, filled, reference, tmp_path):
+    model = filled("llama-small")
+    batch = 8
+    inputs = tools.llama_inputs(256, batch, 16)
+    plan = tmp_path / "llama.dsplan"
+    mesh, *flags = mesh.split(" ")
+    flags.append(f"--micro-batches={micro_batches}")
+    tools.compile_plan(model, plan, mesh, {"batch": batch, "seq": 16}, *flags)
+    outputs, _ = tools.run_plan(plan, inputs, ["logits"], tmp_path, "--repeat", "3")
+    check(outputs["logits"], reference(model, batch, inputs)["logits"])
+
+
+@not_sanitized
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "mesh,micro_batches", [("pp=2", 1), ("pp=2", 2), ("pp=2,tp=2", 1), ("pp=2,tp=2", 4), ("pp=4", 4)]
+)
+def test_llama_and_its_memory(mesh, micro_batches, filled, reference, tmp_path):
+    model = filled("llama")
+    inputs = tools.llama_inputs(32000, 4, 128)
+    dims = {"batch": 4, "seq": 128}
+    plan = tmp_path / "llama.dsplan"
+    tools.compile_plan(model, plan, mesh, dims, f"--micro-batches={micro_batches}")
+    outputs, report = tools.run_plan(plan, inputs, ["logits"], tmp_path)
+    check(outputs["logits"], reference(model, "pp", inputs)["logits"])
+    planned, measured = tools.peak_memory(report)
+    assert abs(planned - measured) <= max(0.02 * planned, 4 * MIB)
+    # Every weight is on one stage: all ranks together hold them about once (norms are on every tp rank).
+    whole = tmp_path / "whole.dsplan"
+    tools.compile_plan(model, whole, "", dims)
+    weights = tools.plan_stat(whole)["memory_per_rank"]["state"]
+    assert tools.plan_stat(plan)["memory_per_rank"]["state"] < 0.75 * weights
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2, 4])
+@pytest.mark.parametrize("flags,divisor", [([], 1), (["--sequence-parallel"], 2)])
+def test_one_message_per_edge_and_micro_batch(flags, divisor, micro_batches, filled, tmp_path):
+    """[b, S (/tp with sequence parallelism), H] in fp32, one send and one receive."""
+    plan = tmp_path / "llama.dsplan"
+    done = tools.compile_plan(
+        filled("llama-small"),
+        plan,
+        "pp=2,tp=2",
+        {"batch": 4, "seq": 16},
+        f"--micro-batches={micro_batches}",
+        "--explain",
+        *flags,
+    )
+    size = 4 // micro_batches * 16 * 64 * 4 // divisor
+    lines = [line.split() for line in done.stdout.splitlines()]
+    explained = [line[:3] for line in lines if line and line[0] in ("send", "recv")]
+    assert explained == [["send", "pp", str(size)], ["recv", "pp", str(size)]]
+    stat = tools.plan_stat(plan)
+    for name, kind in [("run.0", "send"), ("run.1", "recv")]:
+        traffic = [c for c in tools.entry_program(stat, name)["collectives"] if c["kind"] in ("send", "recv")]
+        assert [(c["kind"], c["count"], c["bytes"]) for c in traffic] == [(kind, 1, size)]
+    text = tools.run("dshard-plan", "print", plan).stdout
+    for stage in (0, 1):
+        actions = ", ".join(f"forward {stage}.{i}" for i in range(micro_batches))
+        assert f"actions {stage} [{actions}]" in text
+
+
+def test_stages_hold_their_own_states(filled, tmp_path):
+    plan = tmp_path / "llama.dsplan"
+    tools.compile_plan(filled("llama-small"), plan, "pp=2", {"batch": 2, "seq": 16})
+    text = tools.run("dshard-plan", "print", plan).stdout
+    held = {}
+    for line in text.splitlines():
+        words = line.split()
+        if words and words[0] == "state" and words[1].isdigit():
+            held[words[2].strip('"')] = int(words[words.index("stage") + 1])
+    assert held.pop("model.embed_tokens.weight") == 0
+    assert held.pop("model.norm.weight") == 1
+    assert held.pop("lm_head.weight") == 1
+    assert held and all(stage == int(name.split(".")[2]) for name, stage in held.items())
+
+
+def linear_model(path, nodes, outputs, weights=(), batch="batch", layers=2):
+    """Two layers 'layers.N' of x @ w, and `nodes` behind them, which read 'h'."""
+    graph_nodes, initializers, value = [], list(weights), "x"
+    for i in range(layers):
+        weight = np.random.default_rng(i).standard_normal((8, 8)).astype(np.float32)
+        initializers.append(onnx.numpy_helper.from_array(weight, f"layers.{i}.weight"))
+        result = "h" if i == layers - 1 else f"h{i}"
+        graph_nodes.append(helper.make_node("MatMul", [value, f"layers.{i}.weight"], [result], name=f"/layers.{i}/MatMul"))
+        value = result
+    graph = helper.make_graph(
+        graph_nodes + nodes,
+        "model",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 8])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs],
+        initializers,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+def axes(*values):
+    return onnx.numpy_helper.from_array(np.array(values, np.int64), "axes")
+
+
+def test_several_values_cross_and_outputs_come_from_their_stages(tmp_path):
+    """The first layer's value is an output and is read by both later layers; pp=3 passes it on."""
+    nodes = [
+        helper.make_node("Add", ["h", "h0"], ["sum"], name="/layers.2/Add"),
+        helper.make_node("Mul", ["sum", "x"], ["y"], name="/layers.2/Mul"),
+        helper.make_node("Neg", ["h0"], ["first"], name="/layers.0/Neg"),
+    ]
+    outputs = [("first", ["batch", 8]), ("y", ["batch", 8])]
+    model = linear_model(tmp_path / "m.onnx", nodes, outputs)
+    x = np.random.default_rng(7).standard_normal((12, 8)).astype(np.float32)
+    theirs = tools.onnxruntime_outputs(model, {"x": x})
+    for micro_batches in (1, 3):
+        plan = tmp_path / "m.dsplan"
+        tools.compile_plan(model, plan, "pp=3", {"batch": 12}, f"--micro-batches={micro_batches}")
+        ours, _ = tools.run_plan(plan, {"x": x}, ["first", "y"], tmp_path)
+        check(ours["first"], theirs["first"])
+        check(ours["y"], theirs["y"])
+    stat = tools.plan_stat(plan)
+    sent = [
+        sum(c["count"] for c in tools.entry_program(stat, f"run.{stage}")["collectives"] if c["kind"] == "send")
+        for stage in range(3)
+    ]
+    assert sent == [1, 2, 0]  # h0; then h0 again, and h
+
+
+MIXING = {
+    "mean of all rows": (
+        [helper.make_node("ReduceMean", ["h", "axes"], ["y"], name="/norm/ReduceMean", keepdims=1)],
+        [("y", [1, 8])],
+        [axes(0)],
+        "reduces over the batch",
+    ),
+    "softmax over rows": (
+        [helper.make_node("Softmax", ["h"], ["y"], name="/norm/Softmax", axis=0)],
+        [("y", ["batch", 8])],
+        [],
+        "",
+    ),
+    "rows against rows": (
+        [
+            helper.make_node("Transpose", ["h"], ["t"], name="/norm/Transpose", perm=[1, 0]),
+            helper.make_node("MatMul", ["h", "t"], ["y"], name="/norm/MatMul"),
+        ],
+        [("y", ["batch", "batch2"])],
+        [],
+        "does not have the batch in dim 0 alone",
+    ),
+    "number of the row": (
+        [
+            helper.make_node("Shape", ["x"], ["n"], name="/norm/Shape", start=0, end=1),
+            helper.make_node("Squeeze", ["n"], ["count"], name="/norm/Squeeze"),
+            helper.make_node("Range", ["zero", "count", "one"], ["rows"], name="/norm/Range"),
+            helper.make_node("Cast", ["rows"], ["float"], name="/norm/Cast", to=TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", ["float", "axes"], ["column"], name="/norm/Unsqueeze"),
+            helper.make_node("Add", ["h", "column"], ["y"], name="/norm/Add"),
+        ],
+        [("y", ["batch", 8])],
+        [
+            axes(1),
+            onnx.numpy_helper.from_array(np.array(0, np.int64), "zero"),
+            onnx.numpy_helper.from_array(np.array(1, np.int64), "one"),
+        ],
+        "differs from row to row",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MIXING)
+def test_rows_that_mix_are_refused(what, tmp_path):
+    nodes, outputs, weights, message = MIXING[what]
+    model = linear_model(tmp_path / "m.onnx", nodes, outputs, weights)
+    arguments = tools.compile_arguments(model, "pp=2", {"batch": 4})
+    done = tools.start("dshard-opt", *arguments, "--micro-batches=2", "--quiet", "-o", tmp_path / "m.dsplan")
+    assert done.status == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert message in done.stderr and "--micro-batches=2" in done.stderr, done.stderr
+    # The whole batch at once is no trouble.
+    tools.run("dshard-opt", *arguments, "--quiet", "-o", tmp_path / "m.dsplan")
+
+
+BAD = {
+    "micro-batches do not divide": ("llama-small", "pp=2", ["--micro-batches=3"], "--micro-batches=3: does not divide the batch of 4"),
+    "more stages than layers": ("llama-small", "pp=3", [], "pp=3 stages are more than the 2 layers"),
+    "no list of layers": ("mlp", "pp=2", [], "no numbered list of layers to divide; use --pp-split=cost"),
+    "more stages than modules": ("mlp", "pp=8", ["--pp-split=cost"], "pp=8 stages are more than the 3 modules"),
+    "a schedule to come": ("llama-small", "pp=2", ["--pp-schedule=1f1b"], "--pp-schedule=1f1b is not built yet; use gpipe"),
+    "no schedule": ("llama-small", "pp=2", ["--pp-schedule=fast"], "--pp-schedule=fast: unknown schedule; use gpipe"),
+    "no split": ("llama-small", "pp=2", ["--pp-split=half"], "--pp-split=half: a pipeline is split by 'layers' or by 'cost'"),
+    "idle split": ("llama-small", "tp=2", ["--pp-split=cost"], "--pp-split is for pipelines; give --mesh=pp=N"),
+    "idle micro-batches": ("llama-small", "tp=2", ["--micro-batches=2"], "--micro-batches=2 is for training and pipelines"),
+    "training": ("llama-small", "pp=2", ["--train=train.json"], "pp=2 with --train: pipelines run forward only yet"),
+    "data parallel": (
+        "llama-small",
+        "pp=2,dp_shard=2",
+        ["--micro-batches=4"],
+        "batch dim 0 of size 4 is not divisible by dp_shard=2 in 4 micro-batches; sizes that divide: 8",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input(what, tmp_path):
+    name, mesh, flags, message = BAD[what]
+    dims = {"batch": 4} if name == "mlp" else {"batch": 4, "seq": 16}
+    arguments = tools.compile_arguments(tools.MODELS / f"{name}.onnx", mesh, dims)
+    done = tools.start("dshard-opt", *arguments, *flags, "--quiet", "-o", tmp_path / "m.dsplan")
+    assert done.status == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert message in done.stderr, done.stderr
+    assert not (tmp_path / "m.dsplan").exists()
+
+
+def test_a_fixed_batch_is_not_cut(tmp_path):
+    model = linear_model(tmp_path / "m.onnx", [], [("h", [4, 8])], batch=4)
+    arguments = tools.compile_arguments(model, "pp=2")
+    done = tools.start("dshard-opt", *arguments, "--micro-batches=2", "--quiet", "-o", tmp_path / "m.dsplan")
+    assert done.status == 1
+    assert "dim 0 of input 'x' has the fixed size 4 in the model" in done.stderr
