@@ -29,8 +29,8 @@ GRAPH = [
     "--dshard-verify-graph",
 ]
 RESOLVE = [
-    "--dshard-verify-annotated", "--dshard-pad", "--dshard-propagate", "--dshard-insert-reshards",
-    "--dshard-fully-shard", "--dshard-verify-partial", "--dshard-verify-resolved",
+    "--dshard-verify-annotated", "--dshard-pad", "--dshard-fully-shard", "--dshard-propagate",
+    "--dshard-insert-reshards", "--dshard-verify-partial", "--dshard-verify-resolved",
 ]
 LOCAL = [
     "--dshard-split-pipeline", "--dshard-decompose-reshards", "--dshard-partition", "--canonicalize",
@@ -84,15 +84,18 @@ def run(command, text=None, cwd=None):
 
 def choose_flags(program, graph=False):
     """Sets the passes of a program. One that is resolved as written only passes the gates
-    of that phase; with a cp axis nothing is fully sharded yet."""
+    of that phase."""
     resolve = list(RESOLVE)
     if program.resolved:
         resolve = ["--dshard-verify-partial", "--dshard-verify-resolved"]
-    elif program.mesh.get("cp", 1) > 1:
-        resolve.remove("--dshard-fully-shard")
     elif program.seed % 3 == 0:
         resolve[resolve.index("--dshard-fully-shard")] += "=mode=none"
-    program.flags = (GRAPH if graph else []) + resolve + LOCAL + SCHEDULE
+    first = list(GRAPH) if graph else []
+    if any(node.op == "cross_entropy" for node in program.nodes):
+        first.insert(0, "--dshard-decompose=ops=cross_entropy")  # as the train phase does
+    if program.gradient:
+        first.insert(0, "--dshard-differentiate")
+    program.flags = first + resolve + LOCAL + SCHEDULE
 
 
 def dumps_of(stderr):
@@ -160,10 +163,12 @@ def write_inputs(program, folder):
 
 
 def compare(program, dumps, folder):
-    """dshard-interpret: the program against each different dump."""
+    """dshard-interpret: the program against each different dump. That of a gradient is
+    what dshard-differentiate made of it."""
     base = folder / f"{program.name}.mlir"
-    base.write_text(program.text())
-    seen, against, passes = {program.text()}, [], []
+    text = dumps[0][1] if program.gradient else program.text()
+    base.write_text(text)
+    seen, against, passes = {text}, [], []
     for i, (name, text) in enumerate(dumps):
         if text in seen:
             continue
@@ -173,6 +178,7 @@ def compare(program, dumps, folder):
         against.append(path)
         passes.append(name)
     command = [tool("dshard-interpret"), str(base), *write_inputs(program, folder), "--atol", "1e-12"]
+    command += ["--entry", program.entry]
     for path in against:
         command += ["--against", str(path)]
     if not against:
@@ -195,7 +201,10 @@ def compare(program, dumps, folder):
 def run_plan(program, dumps, folder):
     """dshard-opt --from=schedule writes the plan, dshard-run executes it on all ranks."""
     scheduled = folder / f"{program.name}.schedule.mlir"
-    scheduled.write_text(dumps[-1][1])
+    text = dumps[-1][1]
+    if program.gradient:  # alone: both share their parameters, but each decides how they lie
+        text = re.sub(r"^  func\.func @run\(.*?^  }\n", "", text, count=1, flags=re.DOTALL | re.MULTILINE)
+    scheduled.write_text(text)
     plan = folder / f"{program.name}.dsplan"
     make = [tool("dshard-opt"), str(scheduled), "--from=schedule", "--quiet", "-o", str(plan)]
     done = run(make)
@@ -203,16 +212,13 @@ def run_plan(program, dumps, folder):
         errors = re.findall(r"error: (.*)", done.stderr)
         kind = "refused" if errors and not is_crash(done.returncode) else "crash"
         return Verdict(kind, "dshard-convert-to-plan", errors[0] if errors else f"signal {done.returncode}", [make])
-    inputs, names = write_inputs(program, folder), [str(i) for i in range(len(program.outputs))]
-    given = program.arrays()
-    execute = [tool("dshard-run"), str(plan)]
-    execute.append(f"--random-weights={program.seed}")
-    for argument in program.arguments:
-        path = folder / f"{program.name}.{argument.name}.npy"
-        if argument.weight:
-            continue
-        execute += ["--input", f"{argument.name}=" + (str(path) if argument.name in given else f"random:{program.seed}")]
-    interpret = [tool("dshard-interpret"), str(folder / f"{program.name}.mlir"), *inputs]
+    inputs, names = write_inputs(program, folder), program.output_names()
+    execute = [tool("dshard-run"), str(plan), f"--random-weights={program.seed}", "--entry", program.entry]
+    for name in program.arrays():
+        execute += ["--input", f"{name}={folder / f'{program.name}.{name}.npy'}"]
+    for name in program.drawn_inputs():
+        execute += ["--input", f"{name}=random:{program.seed}"]
+    interpret = [tool("dshard-interpret"), str(folder / f"{program.name}.mlir"), *inputs, "--entry", program.entry]
     for name in names:
         execute += ["--output", f"{name}={folder / f'{program.name}.ran{name}.npy'}"]
         interpret += ["--output", f"{name}={folder / f'{program.name}.out{name}.npy'}"]
@@ -277,7 +283,7 @@ def check_spoiled(program, text, folder):
     if done.returncode:
         # mlir-opt says nothing but the error; a gate that finds what a pass left is no clear one.
         return Verdict("refused" if errors else "invalid", "dshard-opt", errors[0] if errors else "no error", [command])
-    compare = [tool("dshard-interpret"), str(path), "--against", str(out), "--atol", "1e-12", *write_inputs(program, folder)]
+    compare = [tool("dshard-interpret"), str(path), "--against", str(out), "--entry", "run", "--atol", "1e-12", *write_inputs(program, folder)]
     done = run(compare)
     if done.returncode == 0:
         return Verdict("equal")

@@ -15,6 +15,7 @@ MAX_ELEMENTS = 4096
 MAX_VALUE = 1e4
 LINEAR = "add sub concat mul div swiglu matmul transpose reshape sum mean neg slice pad gather cast broadcast_to".split() + ["matmul of it"]
 MAKERS = {}
+NO_GRADIENT = ("adamw", "attention_grad", "gradient")  # what a backward pass ends in
 
 
 def maker(*ops):
@@ -45,13 +46,15 @@ def integers(values):
 
 
 class Generator:
-    def __init__(self, seed, plain=False, graph=False):
+    def __init__(self, seed, plain=False, graph=False, gradient=False):
         """plain: f32, integers and i1 only, as the plan's executor is compared (checker.py).
-        graph: as the graph phase sees programs: no shardings but those of arguments."""
+        graph: as the graph phase sees programs: no shardings but those of arguments.
+        gradient: every op has a vector-Jacobian product."""
         self.random = random.Random(seed)
         self.plain = plain
         self.graph = graph
-        self.program = Program(seed, random_mesh(self.random))
+        self.gradient = gradient
+        self.program = Program(seed, random_mesh(self.random), gradient=gradient)
         self.mesh = self.program.mesh
         self.float = "f32" if plain else self.random.choice(["f32"] * 6 + ["f64", "bf16", "f16"])
         self.pool = []
@@ -171,54 +174,6 @@ class Generator:
         if value.largest <= limit:
             return value
         return self.emit("tanh", [value], value.shape, value.dtype, -1.0, 1.0)
-
-    # Attention, written by hand: heads, grouped heads, masks.
-
-    @maker("attention", "rotary")
-    def attention(self, op):
-        r = self.random
-        batch, keys = r.choice([1, 2, 2, 4, 6]), r.choice([2, 3, 4, 8])
-        length = keys if self.chance(0.6) else r.choice([1, 2, 4])
-        kv = r.choice([1, 2, 2, 3, 4, 8])
-        heads = kv * r.choice([1, 1, 2, 3, 4])
-        depth, depth_v = r.choice([2, 4, 8]), r.choice([2, 4, 3])
-        q = self.other((batch, heads, length, depth), condition=lambda v: v.largest <= 8)
-        k = self.other((batch, kv, keys, depth), condition=lambda v: v.largest <= 8)
-        if op == "rotary" or self.chance(0.3):
-            table = (r.choice([1, batch]), length, depth // 2)
-            cos, sin = self.other(table), self.other(table)
-            high = q.largest * (cos.largest + sin.largest)
-            q = self.emit("rotary", [q, cos, sin], q.shape, q.dtype, -high, high, "interleaved" if self.chance(0.4) else "")
-            q = q and self.bounded(q, 8)
-        if op == "rotary" or q is None:
-            return q
-        v = self.other((batch, kv, keys, depth_v))
-        words = [f"scale = {r.choice(['0.5', '0.125', '0.25'])} : f64"]
-        operands, masked = [q, k, v], False
-        if self.chance(0.5):
-            operands.append(self.argument((batch, keys), "i1", 0, 1, needs="padding"))
-            masked = True
-        if self.chance(0.4):
-            words += ["causal"]
-            if self.chance(0.4):
-                words.append(f"offset = {r.choice([-1, 1, 2])} : i64")
-                masked = True
-        if self.chance(0.2):
-            words.append(f"window = {r.choice([1, 2, 3])} : i64")
-            masked = True
-        masked = masked or length != keys
-        if self.chance(0.2):
-            words.append("softcap = 2.0 : f64")
-        if self.chance(0.4):
-            words.append("fully_masked = #dshard.fully_masked<uniform>")
-        # A row without a key has log-sum-exp -inf: an output, never an operand.
-        lse = Value((batch, heads, length), "f32", -MAX_VALUE, MAX_VALUE, False, usable=not masked)
-        if not masked:
-            lse.low, lse.high = -200.0, 200.0
-        return self.emit(
-            "attention", operands, (batch, heads, length, depth_v), q.dtype, *hull(0.0, v.low, v.high),
-            ", ".join(words), more=[lse],
-        )
 
     # Pointwise.
 
@@ -420,7 +375,7 @@ class Generator:
         kinds = ["sum", "sum", "max", "min"]
         if x.is_float:
             kinds.append("mean")
-        if count * math.log(max(x.largest, 1.0001)) < 8:
+        if count * math.log(max(x.largest, 1.0001)) < 8 and not self.gradient:
             kinds.append("product")
         kind = self.random.choice(kinds)
         keep = self.chance(0.4)
@@ -748,12 +703,13 @@ class Generator:
     def build(self):
         low, high = math.log(2), math.log(40)
         target = round(math.exp(self.random.uniform(low, high)))
-        ops = list(MAKERS) + ["matmul", "matmul", "add", "mul", "reshape", "reshape", "transpose", "attention", "reduce"]
+        ops = [op for op in MAKERS if not (self.gradient and op in NO_GRADIENT)]
+        ops += ["matmul", "matmul", "add", "mul", "reshape", "reshape", "transpose", "attention", "reduce"]
         for _ in range(20 * target):
             if len(self.program.nodes) >= target:
                 break
             chance = self.random.random()
-            if chance < 0.05 and not self.graph:
+            if chance < 0.05 and not self.graph and not self.gradient:
                 self.reshard()
             elif chance < 0.08 and not self.graph:
                 self.partial_chain()
@@ -770,6 +726,9 @@ class Generator:
         used = {id(operand) for node in self.program.nodes for operand in node.operands}
         results = [result for node in self.program.nodes for result in node.results]
         leaves = [value for value in results if id(value) not in used]
+        if self.gradient:
+            leaves = [value for value in leaves if value.is_float and value.usable]
+            results = leaves
         outputs = leaves[-16:]
         if results and self.chance(0.3):
             outputs.append(self.random.choice(results))  # read inside as well
@@ -784,11 +743,14 @@ class Generator:
             self.program.outputs.append((value, sharding))
 
 
-def generate(seed, plain=False, graph=False):
+def generate(seed, plain=False, graph=False, gradient=False):
     for attempt in range(50):
-        generator = Generator(seed * 1000 + attempt, plain, graph)
+        generator = Generator(seed * 1000 + attempt, plain, graph, gradient)
         program = generator.build()
         if program.outputs and len(program.nodes) >= 2:
             program.seed = seed
             return program
     raise AssertionError(f"seed {seed}: no program in 50 attempts")
+
+
+import attention_ops, training_ops  # noqa: E402, E401, F401: register their makers

@@ -166,6 +166,7 @@ class Program:
     nodes: list = dataclasses.field(default_factory=list)
     outputs: list = dataclasses.field(default_factory=list)  # (value, sharding or None)
     resolved: bool = False  # of phase resolve: every value has a closed sharding
+    gradient: bool = False  # what is compared is its vector-Jacobian product @run_vjp
     pairs: set = dataclasses.field(default_factory=set)  # pairs of layouts it reshards between
 
     @property
@@ -212,9 +213,11 @@ class Program:
                 )
             lines.append(f"    {names[argument]}: {argument.type} {{{', '.join(words)}}}")
         results = []
-        for value, sharding in self.outputs:
-            attribute = f" {{dshard.sharding = #dshard.sharding{sharding.text(self.mesh)}}}" if sharding else ""
-            results.append(value.type + attribute)
+        for index, (value, sharding) in enumerate(self.outputs):
+            words = [f'dshard.name = "o{index}"'] if self.gradient else []
+            if sharding:
+                words.append("dshard.sharding = #dshard.sharding" + sharding.text(self.mesh))
+            results.append(value.type + (f" {{{', '.join(words)}}}" if words else ""))
         mesh = ", ".join(f'"{name}"={size}{self.links.get(name, "")}' for name, size in self.mesh.items())
         body = "\n".join("  " + node.text(names, self.mesh, f"m{i}") for i, node in enumerate(self.nodes))
         values = ", ".join(names[value] for value, _ in self.outputs)
@@ -224,6 +227,21 @@ class Program:
             f"func.func @run(\n" + ",\n".join(lines) + f")\n    -> ({', '.join(results)}) {{\n"
             f"{body}\n  return {values} : {types}\n}}\n}}\n"
         )
+
+    @property
+    def entry(self):
+        return "run_vjp" if self.gradient else "run"
+
+    def drawn_inputs(self):
+        """Names of inputs that the tools draw themselves: arguments and cotangents."""
+        given = self.arrays()
+        names = [a.name for a in self.arguments if not a.weight and a.name not in given]
+        return names + [f"o{i}.cotangent" for i, (v, _) in enumerate(self.outputs) if self.gradient and v.is_float]
+
+    def output_names(self):
+        if self.gradient:
+            return [f"{a.name}.grad" for a in self.arguments if a.is_float]
+        return [str(i) for i in range(len(self.outputs))]
 
     def arrays(self):
         """Inputs that are not the tool's own random ones."""

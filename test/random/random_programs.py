@@ -4,10 +4,10 @@
 usage: random_programs.py [--count 200] [--seed 0] [--failures DIR] [--no-plans] [--no-shrink]
 
 Program SEED is the same in every run; the seeds are --seed, --seed + 1, ... Of twenty,
-eleven are annotated programs of 2 to 40 ops, two such programs whose ops are first taken
+nine are annotated programs of 2 to 40 ops, two such programs whose ops are first taken
 apart and raised again (graph phase), two such programs in fp32 that are also compiled
-into a plan and executed, four are resolved programs of reshards between pairs of layouts,
-and one reshards at random.
+into a plan and executed, two the gradients of such programs (one of them executed), four
+are resolved programs of reshards between pairs of layouts, and one reshards at random.
 
 A failure is shrunk; the program and the command that shows it go to --failures. Ends
 with what was refused, by message, and the coverage: programs per registered op, and
@@ -37,7 +37,8 @@ FULL_COVERAGE_FROM = 200
 
 def family_of(seed):
     pairs, plans, graphs = dict.fromkeys((3, 8, 13, 18), "pairs"), dict.fromkeys((6, 16), "plan"), dict.fromkeys((1, 11), "graph")
-    return {**pairs, **plans, **graphs, 10: "reshards"}.get(seed % 20, "annotated")
+    gradients = {4: "gradients", 14: "gradient plans"}
+    return {**pairs, **plans, **graphs, **gradients, 10: "reshards"}.get(seed % 20, "annotated")
 
 
 def program_of(seed):
@@ -47,7 +48,7 @@ def program_of(seed):
     elif family == "reshards":
         program = reshard_pairs.generate_random(seed)
     else:
-        program = generator.generate(seed, plain=family == "plan", graph=family == "graph")
+        program = generator.generate(seed, "plan" in family, family == "graph", "gradient" in family)
     checker.choose_flags(program, graph=family == "graph")
     return program
 
@@ -203,7 +204,7 @@ def run(seed, count, failures, plans=True, shrink=True, progress=False):
         family = family_of(number)
         groups["resolved" if family in ("pairs", "reshards") else family].append(number)
     for group, seeds in groups.items():
-        plan = plans and group == "plan"
+        plan = plans and "plan" in group
         for start in range(0, len(seeds), BATCH):
             programs = [program_of(number) for number in seeds[start : start + BATCH]]
             for program, verdict in zip(programs, checker.check_batch(programs, folder, plan)):
