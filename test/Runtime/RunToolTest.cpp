@@ -113,7 +113,7 @@ TEST_F(RunTool, RunsSteps) {
   expectError(
       "p.dsplan --steps 3 --input x=two.npy", 1,
       "input 'x' has the shape [2, 4, 4], with --steps 3 the plan takes "
-      "[3, 4, 4]");
+      "[3, 4, 4]: one batch for every step");
 }
 
 TEST_F(RunTool, Compares) {

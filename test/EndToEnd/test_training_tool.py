@@ -1,0 +1,90 @@
+"""dshard-run on a training step: the same bits from run to run, planned = measured memory that does
+not grow with the steps, and what it refuses.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+import tools
+
+DIMS = {"batch": 4, "seq": 16}
+FLAGS = ("--entry=train_step", "--scalar=lr=1e-3")
+
+
+def compile_training(model, folder, mesh):
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "train.json"
+    config.write_text(json.dumps({"shift_labels": True, "clip_norm": 1.0}))
+    plan = folder / "plan.dsplan"
+    tools.compile_plan(model, plan, mesh, DIMS, f"--train={config}")
+    return plan
+
+
+def step_inputs(steps, seed=0):
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, 256, (steps, DIMS["batch"], DIMS["seq"]), dtype=np.int64)
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "labels": ids}
+
+
+@pytest.mark.parametrize("mesh", ["", "dp_shard=2,tp=2"])
+def test_a_run_again_has_the_same_bits(filled, tmp_path, mesh):
+    plan = compile_training(filled("llama-small"), tmp_path, mesh)
+    states = []
+    for i in range(3):
+        folder = tmp_path / f"run{i}"
+        state = folder / "state"
+        results, _ = tools.run_plan(
+            plan, step_inputs(5), ["loss"], folder, "--steps=5", f"--save-state={state}", *FLAGS
+        )
+        files = {path.name: path.read_bytes() for path in sorted(state.iterdir())}
+        files["loss"] = results["loss"].tobytes()
+        states.append(files)
+    assert "lm_head.weight.exp_avg_sq.npy" in states[0] and "step.npy" in states[0]
+    assert states[0] == states[1] == states[2]
+    # It is no accident of nothing having happened.
+    step = np.load(tmp_path / "run0" / "state" / "step.npy")
+    assert step == 5
+    assert np.abs(np.load(tmp_path / "run0" / "state" / "lm_head.weight.exp_avg.npy")).max() > 0
+
+
+@pytest.mark.parametrize("mesh", ["", "tp=2", "dp_shard=2,tp=2"])
+def test_training_needs_the_planned_memory_and_no_more_with_the_steps(filled, tmp_path, mesh):
+    plan = compile_training(filled("llama-small"), tmp_path, mesh)
+    measured = {}
+    for steps in (20, 1000):
+        _, report = tools.run_plan(
+            plan, step_inputs(steps), ["loss"], tmp_path / str(steps), f"--steps={steps}", *FLAGS
+        )
+        planned, measured[steps] = tools.peak_memory(report)
+        if not tools.sanitized():
+            assert abs(measured[steps] - planned) <= max(0.02 * planned, 4 << 20)
+        assert report["step_latency_ms"]["count"] == steps
+        assert report["steps_per_second"] > 0
+    if not tools.sanitized():
+        assert measured[1000] - measured[20] < 512 << 10
+
+
+def test_wrong_steps_are_refused(filled, tmp_path):
+    plan = compile_training(filled("llama-small"), tmp_path, "")
+    inputs = step_inputs(3)
+
+    def refused(inputs, *flags):
+        with pytest.raises(tools.CommandFailed) as error:
+            tools.run_plan(plan, inputs, [], tmp_path / "refused", *flags, *FLAGS)
+        return str(error.value)
+
+    labels = inputs["labels"].copy()
+    labels[1, 2, 3] = 256
+    message = refused({**inputs, "labels": labels}, "--steps=3")
+    assert "input 'labels' has the value 256 at [2, 3]; allowed are 0 to 255 and -100" in message
+    assert "(step 2)" in message
+    message = refused({name: array[0] for name, array in inputs.items()}, "--steps=3")
+    assert "has the shape [4, 16], with --steps 3 the plan takes [3, 4, 16]" in message
+    message = refused(inputs, "--steps=3", "--scalar=lr=inf")
+    assert "scalar 'lr' is inf; it must be finite" in message
+    missing = {name: array for name, array in inputs.items() if name != "labels"}
+    assert "no value for the input 'labels' of entry point 'train_step'" in refused(
+        missing, "--steps=3"
+    )
