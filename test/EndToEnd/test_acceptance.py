@@ -384,7 +384,7 @@ def check_peak(report):
 @pytest.mark.parametrize("name", ["llama-small", "llama-small-bf16"])
 @pytest.mark.parametrize("seq", [16, 512])
 def test_planned_peak_of_small_llama(name, seq, workshop):
-    for tp in MESHES:
+    for tp in MESHES + ("cp=2", "cp=4 --cp-method=all_gather"):
         _, report = workshop.run(name, tp, llama_inputs(256, 2, seq, "right"), {"batch": 2, "seq": seq})
         check_peak(report)
 

@@ -338,9 +338,10 @@ def test_input_file_that_is_no_npy(plan, tmp_path):
     refused(tools.start("dshard-run", plan, "--input", f"x={tmp_path / 'x.npy'}"), r"x\.npy", "npy")
 
 
-def test_token_id_outside_the_vocabulary(filled, tmp_path):
+@pytest.mark.parametrize("mesh", ["tp=2", "dp_shard=2,tp=2", "cp=2,tp=2"])
+def test_token_id_outside_the_vocabulary(mesh, filled, tmp_path):
     plan = tmp_path / "llama.dsplan"
-    tools.compile_plan(filled("llama-small"), plan, "tp=2", {"batch": 2, "seq": 16})
+    tools.compile_plan(filled("llama-small"), plan, mesh, {"batch": 2, "seq": 16})
     inputs = tools.llama_inputs(256, 2, 16)
     inputs["input_ids"][1, 3] = 256
     refused(run_mlp(plan, tmp_path, **inputs), "input_ids", "256", "255|\\[0, 256\\)")

@@ -82,6 +82,15 @@ def test_llama(mesh, seq, method, filled, reference, tmp_path):
     assert abs(planned - measured) <= max(0.02 * planned, 4 * MIB)
 
 
+@pytest.mark.skipif(tools.sanitized(), reason="sanitizers take memory of their own")
+def test_memory_does_not_grow(filled, tmp_path):
+    plan = tmp_path / "llama.dsplan"
+    compile_plan(filled("llama-small"), plan, "cp=2", {"batch": 2, "seq": 64})
+    _, report = tools.run_plan(plan, tools.llama_inputs(256, 2, 64), ["logits"], tmp_path, "--repeat=1000")
+    planned, measured = tools.peak_memory(report)
+    assert abs(planned - measured) <= max(0.02 * planned, 4 * MIB)
+
+
 @pytest.mark.parametrize("method", ["ring", "all_gather"])
 def test_peak_memory_falls(method, filled, tmp_path):
     """Of one rank, with the weights whole on each (--fsdp=none): activations are divided."""
