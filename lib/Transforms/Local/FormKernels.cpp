@@ -447,6 +447,35 @@ static void decomposeReorder(ReorderOp op) {
   op->erase();
 }
 
+/// Where the backward needs an attention's result that the forward transposes,
+/// the call writes the transposed one only, and the gradient reads that through
+/// strides: one tensor to keep instead of two.
+static void shareTransposed(AttentionOp op) {
+  TransposeOp transpose;
+  SmallVector<OpOperand *> others;
+  for (OpOperand &use : op.getResult().getUses()) {
+    auto candidate = dyn_cast<TransposeOp>(use.getOwner());
+    if (candidate && !transpose)
+      transpose = candidate;
+    else if (isa<AttentionGradOp>(use.getOwner()))
+      others.push_back(&use);
+    else
+      return;
+  }
+  if (!transpose || others.empty() || transpose->getBlock() != op->getBlock() ||
+      transpose.getPermutation()[3] != 3)
+    return;
+  OpBuilder builder(op->getContext());
+  builder.setInsertionPointAfter(transpose);
+  SmallVector<int64_t> inverse(4);
+  for (auto [to, from] : llvm::enumerate(transpose.getPermutation()))
+    inverse[from] = to;
+  Value back = DShardBuilder(builder, transpose)
+                   .transpose(transpose.getResult(), inverse);
+  for (OpOperand *use : others)
+    use->set(back);
+}
+
 /// An op without kernel or library call, in simpler ops.
 static LogicalResult decompose(Operation *op) {
   OpBuilder builder(op);
@@ -545,8 +574,10 @@ static LogicalResult simplify(Block &block) {
           return failure();
         continue;
       } else if (auto attention = dyn_cast<AttentionOp>(op)) {
-        if (succeeded(matchAttention(attention)))
+        if (succeeded(matchAttention(attention))) {
+          shareTransposed(attention);
           continue;
+        }
         if (failed(decompose(attention)))
           return failure();
       } else if (auto grad = dyn_cast<AttentionGradOp>(op)) {
