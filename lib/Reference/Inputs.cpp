@@ -191,6 +191,10 @@ static int64_t getIndexedSize(Value value, unsigned depth = 0) {
     if (auto gather = dyn_cast<GatherOp>(op)) {
       if (use.getOperandNumber() == 1)
         take(getModelSize(gather.getInput(), gather.getDim()));
+      else if (use.getOperandNumber() == 0) // a micro-batch
+        take(getIndexedSize(gather.getResult(), depth + 1));
+      else if (use.getOperandNumber() == 0) // rows of indices
+        take(getIndexedSize(gather.getResult(), depth + 1));
     } else if (auto gather = dyn_cast<GatherNdOp>(op)) {
       int64_t first = gather.getBatchDims();
       int64_t count = cast<RankedTensorType>(gather.getIndices().getType())
@@ -226,8 +230,9 @@ HostTensor mlir::dshard::drawInput(func::FuncOp function, unsigned index,
   if (auto range =
           function.getArgAttrOfType<DenseI64ArrayAttr>(index, rangeAttrName);
       range && range.size() >= 2) {
+    int64_t low = std::max<int64_t>(range[0], 0); // not from the end
     for (int64_t i = 0; i < tensor.size(); ++i)
-      tensor.data[i] = stream.integer(i, range[0], range[1] + 1 - range[0]);
+      tensor.data[i] = stream.integer(i, low, range[1] + 1 - low);
     return tensor;
   }
   int64_t size = 0;

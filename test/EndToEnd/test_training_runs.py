@@ -197,3 +197,146 @@ CHAR_MESHES = [
 @pytest.mark.parametrize("mesh", CHAR_MESHES)
 def test_the_character_model_learns_the_same_on_every_mesh(char_losses, mesh):
     assert np.abs(char_losses(mesh) - char_losses("one")).max() <= 1e-3
+
+
+#
+# Bad input
+#
+
+
+@pytest.fixture(scope="module")
+def mlp_plan(filled, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bad")
+    config = write_config(folder, logits="y")
+    return compile_train_plan(filled("mlp"), config, folder / "mlp.dsplan", "dp_shard=2,tp=2", MLP)
+
+
+def run_mlp(plan, folder, labels, *flags):
+    x = mlp_steps(1)["x"][0]
+    np.save(folder / "x.npy", x)
+    np.save(folder / "labels.npy", labels)
+    return tools.start(
+        "dshard-run", plan, "--entry=train_step", "--input", f"x={folder / 'x.npy'}",
+        "--input", f"labels={folder / 'labels.npy'}", *flags,
+    )
+
+
+@pytest.mark.parametrize(
+    "labels,message",
+    [
+        (np.zeros((16, 64), np.int64), "labels.*16, 64.*takes .16."),
+        (np.zeros(15, np.int64), "labels.*15"),
+        (np.full(16, 64), "labels.*64.*63"),
+        (np.full(16, -1), "labels.*-1"),
+        (np.zeros(16, np.float32), "labels.*f32.*i64"),
+    ],
+    ids=["two-dims", "too-few", "too-large", "negative", "floats"],
+)
+def test_labels_that_do_not_suit_are_refused(mlp_plan, tmp_path, labels, message):
+    refused(run_mlp(mlp_plan, tmp_path, labels), message)
+
+
+def test_ignored_labels_are_taken(mlp_plan, tmp_path):
+    assert run_mlp(mlp_plan, tmp_path, np.full(16, -100)).status == 0
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_learning_rate_that_is_not_finite_is_refused(mlp_plan, tmp_path, value):
+    done = run_mlp(mlp_plan, tmp_path, np.zeros(16, np.int64), f"--scalar=lr={value}")
+    refused(done, f"lr.*{value}")
+
+
+def test_an_unknown_scalar_is_refused(mlp_plan, tmp_path):
+    done = run_mlp(mlp_plan, tmp_path, np.zeros(16, np.int64), "--scalar=rate=1")
+    refused(done, "rate.*lr")
+
+
+#
+# Memory
+#
+
+MIB = 1 << 20
+not_sanitized = pytest.mark.skipif(tools.sanitized(), reason="sanitizers take memory of their own")
+
+
+@not_sanitized
+@pytest.mark.parametrize("mesh", ["one", "dp_shard=2,tp=2"])
+def test_the_planned_peak_is_the_measured_one(filled, tmp_path, mesh):
+    plan = compile_train_plan(
+        filled("char"), tools.MODELS / "char-train.json", tmp_path / "char.dsplan", mesh,
+        tools.CHAR_DIMS,
+    )
+    _, report = tools.run_plan(
+        plan, tools.char_inputs(3), ["loss"], tmp_path, "--steps=3", *tools.CHAR_TRAIN
+    )
+    planned, measured = tools.peak_memory(report)
+    assert abs(measured - planned) <= max(0.02 * planned, 4 * MIB)
+
+
+@not_sanitized
+def test_memory_does_not_grow_over_1000_steps(mlp_plan, tmp_path):
+    measured = {}
+    for steps in (10, 1000):
+        _, report = tools.run_plan(
+            mlp_plan, mlp_steps(steps), ["loss"], tmp_path, "--entry=train_step",
+            f"--steps={steps}",
+        )
+        measured[steps] = tools.peak_memory(report)[1]
+    assert measured[1000] <= measured[10] + MIB
+
+
+#
+# Tied parameters
+#
+
+
+def tied_model(path, table):
+    """logits = table[ids] @ transpose(table): one parameter, two uses."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    vocab, hidden = table.shape
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "ids"], ["h"], "embed"),
+            helper.make_node("Transpose", ["table"], ["t"], "transpose", perm=[1, 0]),
+            helper.make_node("MatMul", ["h", "t"], ["logits"], "head"),
+        ],
+        "tied",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", vocab])],
+        [numpy_helper.from_array(table, "table")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), str(path))
+    return path
+
+
+def tied_gradient(table, ids, labels):
+    """In float64: the look-up's part and the product's."""
+    table = table.astype(np.float64)
+    h = table[ids]
+    logits = h @ table.T
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    p[np.arange(len(ids)), labels] -= 1
+    p /= len(ids)
+    gradient = p.T @ h
+    np.add.at(gradient, ids, p @ table)
+    return gradient
+
+
+@pytest.mark.parametrize("flags", [[], ["--mesh=dp_shard=2"], ["--micro-batches=4"]], ids=str)
+def test_a_tied_parameter_has_one_gradient(tmp_path, flags):
+    random = np.random.default_rng(2)
+    table = random.standard_normal((64, 32)).astype(np.float32)
+    ids, labels = random.integers(0, 64, (2, 8))
+    ids[3] = ids[5]
+    model = tied_model(tmp_path / "tied.onnx", table)
+    config = write_config(tmp_path, outputs=ALL_OUTPUTS)
+    plan = tmp_path / "tied.dsplan"
+    tools.compile_plan(model, plan, "", {"batch": 8}, f"--train={config}", *flags)
+    outputs, _ = tools.run_plan(
+        plan, {"ids": ids, "labels": labels}, ["table.grad"], tmp_path, "--entry=train_step"
+    )
+    exact = tied_gradient(table, ids, labels)
+    assert np.abs(outputs["table.grad"] - exact).max() <= 2e-6 * np.abs(exact).max()
