@@ -90,3 +90,50 @@ func.func @path(%x: tensor<4xf32> {dshard.global = tensor<4xf32>, dshard.shardin
   return
 }
 }
+
+// -----
+
+// The receive of stage 1 waits for what stage 0 does not send.
+module attributes {dshard.mesh = #dshard.mesh<"pp"=2>} {
+  func.func private @run.0(%x: tensor<4xf32> {dshard.global = tensor<4xf32>, dshard.sharding = #dshard.sharding<[{} ]>}) attributes {dshard.spmd, dshard.stage = 0 : i64} {
+    // expected-error@+1 {{'dshard.send' op with tag 0 : i64 has no recv}}
+    dshard.send %x to 1 tag 0 over ["pp"] why "test" {path = "", part = #dshard.part<forward>} : tensor<4xf32>
+    return
+  }
+  func.func private @run.1() -> (tensor<4xf32> {dshard.global = tensor<4xf32>, dshard.sharding = #dshard.sharding<[{} ]>}) attributes {dshard.spmd, dshard.stage = 1 : i64} {
+    %y = dshard.recv from 0 tag 1 over ["pp"] why "test" {path = "", part = #dshard.part<forward>} : tensor<4xf32>
+    return %y : tensor<4xf32>
+  }
+  func.func private @run(tensor<4xf32>) -> tensor<4xf32> attributes {dshard.stages = ["run.0", "run.1"]}
+}
+
+// -----
+
+// The peer is the sender itself.
+module attributes {dshard.mesh = #dshard.mesh<"pp"=2>} {
+  func.func private @run.0(%x: tensor<4xf32> {dshard.global = tensor<4xf32>, dshard.sharding = #dshard.sharding<[{} ]>}) attributes {dshard.spmd, dshard.stage = 0 : i64} {
+    // expected-error@+1 {{'dshard.send' op with tag 0 : i64 has no recv}}
+    dshard.send %x to 0 tag 0 over ["pp"] why "test" {path = "", part = #dshard.part<forward>} : tensor<4xf32>
+    return
+  }
+  func.func private @run.1() -> (tensor<4xf32> {dshard.global = tensor<4xf32>, dshard.sharding = #dshard.sharding<[{} ]>}) attributes {dshard.spmd, dshard.stage = 1 : i64} {
+    %y = dshard.recv from 0 tag 0 over ["pp"] why "test" {path = "", part = #dshard.part<forward>} : tensor<4xf32>
+    return %y : tensor<4xf32>
+  }
+  func.func private @run(tensor<4xf32>) -> tensor<4xf32> attributes {dshard.stages = ["run.0", "run.1"]}
+}
+
+// -----
+
+module attributes {dshard.mesh = #dshard.mesh<"pp"=2>} {
+  func.func private @run.0(%x: tensor<4xf32> {dshard.global = tensor<4xf32>, dshard.sharding = #dshard.sharding<[{} ]>}) attributes {dshard.spmd, dshard.stage = 0 : i64} {
+    // expected-error@+1 {{'dshard.send' op with tag 0 : i64 is of 'tensor<4xf32>', its recv is of 'tensor<2xf32>'}}
+    dshard.send %x to 1 tag 0 over ["pp"] why "test" {path = "", part = #dshard.part<forward>} : tensor<4xf32>
+    return
+  }
+  func.func private @run.1() -> (tensor<2xf32> {dshard.global = tensor<2xf32>, dshard.sharding = #dshard.sharding<[{} ]>}) attributes {dshard.spmd, dshard.stage = 1 : i64} {
+    %y = dshard.recv from 0 tag 0 over ["pp"] why "test" {path = "", part = #dshard.part<forward>} : tensor<2xf32>
+    return %y : tensor<2xf32>
+  }
+  func.func private @run(tensor<4xf32>) -> tensor<2xf32> attributes {dshard.stages = ["run.0", "run.1"]}
+}
