@@ -487,11 +487,11 @@ namespace {
 /// Collects shards into a global tensor, each piece once.
 class Gatherer {
 public:
-  Gatherer(const plan::TensorType &global, const plan::TensorType &local,
+  Gatherer(std::vector<int64_t> global, const plan::TensorType &local,
            const plan::Sharding *sharding, const plan::Topology &topology,
            DealtDim dealt = {})
-      : global(global), local(local), sharding(sharding), topology(topology),
-        dealt(dealt) {}
+      : global(std::move(global)), local(local), sharding(sharding),
+        topology(topology), dealt(dealt) {}
 
   /// `shard` is piece `slot` of `slots` along dim 0 of the rank's shard.
   void add(uint32_t rank, const void *shard, void *data, uint32_t slot = 0,
@@ -505,19 +505,20 @@ public:
     }
     if (!seen.insert(origin).second)
       return;
-    int64_t size = elementBytes(global.dtype());
-    eachPiece(dimsOf(global), piece, origin, dealt,
+    int64_t size = elementBytes(local.dtype());
+    eachPiece(global, piece, origin, dealt,
               [&](StridedCopy copy, int64_t to, int64_t at) {
                 std::swap(copy.inStrides, copy.outStrides);
                 cpu::copyStrided(
                     copy, static_cast<const char *>(shard) + at * size,
-                    global.dtype(), static_cast<char *>(data) + to * size,
-                    global.dtype());
+                    local.dtype(), static_cast<char *>(data) + to * size,
+                    local.dtype());
               });
   }
 
 private:
-  const plan::TensorType &global, &local;
+  std::vector<int64_t> global;
+  const plan::TensorType &local;
   const plan::Sharding *sharding;
   const plan::Topology &topology;
   DealtDim dealt;
@@ -538,8 +539,8 @@ Status Session::getOutput(std::string_view entryName, std::string_view name,
   if (isPartial(port.sharding()))
     return Status::error("output '" + std::string(name) +
                          "' is partial and has no value before its reduction");
-  Gatherer gatherer(*port.global(), *port.local(), port.sharding(), *ranks,
-                    DealtDim(port));
+  Gatherer gatherer(dimsOf(*port.global()), *port.local(), port.sharding(),
+                    *ranks, DealtDim(port));
   for (uint32_t rank : ranksOf(*findEntry(entryName), port.program())) {
     uint32_t slots = slotsOf(reader->plan(), port);
     for (uint32_t slot = 0; slot < slots; ++slot) {
@@ -553,6 +554,32 @@ Status Session::getOutput(std::string_view entryName, std::string_view name,
   return Status();
 }
 
+std::vector<int64_t> Session::stateDims(uint32_t index) const {
+  const plan::State &state = *reader->plan().states()->Get(index);
+  std::string_view name = reader->string(state.name());
+  std::vector<int64_t> dims = dimsOf(*state.global());
+  // Storage may be padded; the weight it belongs to ("w", "w.exp_avg") is not.
+  const plan::WeightSource *weight = nullptr;
+  for (const plan::WeightSource *source : *reader->plan().sources()) {
+    std::string_view whole = reader->string(source->name());
+    bool belongs = name.substr(0, whole.size()) == whole &&
+                   (name.size() == whole.size() || name[whole.size()] == '.' ||
+                    name[whole.size()] == ' ');
+    if (belongs &&
+        (!weight || whole.size() > reader->string(weight->name()).size()))
+      weight = source;
+  }
+  if (!weight)
+    return dims;
+  std::vector<int64_t> own = dimsOf(*weight->stored());
+  if (weight->transposed())
+    std::reverse(own.begin(), own.end());
+  bool fits = own.size() == dims.size();
+  for (size_t i = 0; fits && i < dims.size(); ++i)
+    fits = own[i] <= dims[i];
+  return fits ? own : dims;
+}
+
 Status Session::getState(uint32_t index, void *data) {
   const plan::State &state = *reader->plan().states()->Get(index);
   std::string name(reader->string(state.name()));
@@ -563,7 +590,7 @@ Status Session::getState(uint32_t index, void *data) {
   if (isPartial(state.sharding()))
     return Status::error("state '" + name +
                          "' is partial and has no value before its reduction");
-  Gatherer gatherer(*state.global(), *state.local(), state.sharding(), *ranks);
+  Gatherer gatherer(stateDims(index), *state.local(), state.sharding(), *ranks);
   for (uint32_t rank = 0; rank < ranks->rankCount(); ++rank)
     if (plan::rankShare(reader->plan(), pipelineCoordinate(*ranks, rank))
             .holds(state))

@@ -178,8 +178,7 @@ static Status saveState(Session &session, const std::string &folder) {
       ++packed;
       continue;
     }
-    std::vector<int64_t> dims(state.global()->dims()->begin(),
-                              state.global()->dims()->end());
+    std::vector<int64_t> dims = session.stateDims(i);
     auto data = AlignedBuffer::allocate(
         plan::elementCount(dims) * plan::byteSize(state.global()->dtype()),
         "a state");

@@ -105,7 +105,10 @@ public:
   /// rank 0's.
   Status bind(std::string_view entry, std::string_view name, void *data);
 
-  /// A plain state, collected; its global dims and type are State.global.
+  /// The dims of a state as a user knows them: State.global, or those of the
+  /// weight that it belongs to where its storage is padded.
+  std::vector<int64_t> stateDims(uint32_t state) const;
+  /// A plain state, collected: stateDims, of the type of State.global.
   Status getState(uint32_t state, void *data);
 
   /// Memory as planned: of the rank that needs most (ranks of different
