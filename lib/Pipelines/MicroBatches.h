@@ -19,11 +19,12 @@ inline constexpr llvm::StringLiteral trainStepName = "train_step";
 LogicalResult addMicroBatch(ModuleOp module, StringRef path,
                             const ImportOptions &options, int64_t count);
 
-/// Puts the model on one of `count` parts of the batch in the place of `module`,
-/// the model on the whole batch: its function gets `dshard.micro_batches`, and
-/// what has the batch in dim 0 `dshard.micro_batched`. `graphPasses` simplify
-/// the whole model before it is proved that its rows are independent. Errors:
-/// those of addMicroBatch; an output whose batch is not dim 0; rows that mix.
+/// Puts the model on one of `count` parts of the batch in the place of
+/// `module`, the model on the whole batch: its function gets
+/// `dshard.micro_batches`, and what has the batch in dim 0
+/// `dshard.micro_batched`. `graphPasses` simplify the whole model before it is
+/// proved that its rows are independent. Errors: those of addMicroBatch; an
+/// output whose batch is not dim 0; rows that mix.
 LogicalResult divideIntoMicroBatches(OwningOpRef<ModuleOp> &module,
                                      StringRef path,
                                      const ImportOptions &options,
