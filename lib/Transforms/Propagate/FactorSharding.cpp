@@ -395,6 +395,8 @@ std::string mlir::dshard::describeOp(Operation *op) {
 }
 
 std::string mlir::dshard::describeValue(Value value) {
+  if (auto gradient = value.getDefiningOp<GradientOp>())
+    return "gradient of " + gradient.getOf().str();
   if (Operation *op = value.getDefiningOp()) {
     auto part = op->getAttrOfType<PartAttr>("part");
     bool isBackward = part && part.getValue() == Part::backward;

@@ -277,8 +277,11 @@ static void growUsers(Value value, int64_t dim, int64_t size) {
     if (!cropped) {
       OpBuilder builder(user->getContext());
       builder.setInsertionPointAfterValue(value);
+      // Nothing of the backward part waits for it.
       Operation *like = value.getDefiningOp() ? value.getDefiningOp() : user;
-      DShardBuilder make(builder, like);
+      DShardBuilder make(builder, like->getLoc(),
+                         like->getAttrOfType<StringAttr>("path"),
+                         PartAttr::get(builder.getContext(), Part::optimizer));
       cropped = make.sliceDim(value, dim, 0, size);
     }
     use.set(cropped);

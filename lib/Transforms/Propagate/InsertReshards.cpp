@@ -52,8 +52,8 @@ struct Inserter {
   LogicalResult applyToResult(Operation *op, Value value);
   LogicalResult applyToHandovers(Operation *op);
   LogicalResult applyToReturn(func::ReturnOp op);
-  void findSources(Operation *op, llvm::SetVector<Operation *> &sources);
-  std::string explainResult(Operation *op, const Layout &from,
+  void findSources(Value value, llvm::SetVector<Operation *> &sources);
+  std::string explainResult(OpResult value, const Layout &from,
                             const ReshardPlan &plan);
   Value reshard(Operation *user, Value value, const Layout &to,
                 llvm::StringRef why);
@@ -323,34 +323,40 @@ LogicalResult Inserter::decide(Operation *op) {
 // Doing
 //===----------------------------------------------------------------------===//
 
-/// The ops whose sums are pending behind `op`.
-void Inserter::findSources(Operation *op,
-                           llvm::SetVector<Operation *> &sources) {
+/// The ops whose sums are pending on `value`.
+void Inserter::findSources(Value value, llvm::SetVector<Operation *> &sources) {
+  Operation *op = value.getDefiningOp();
+  if (!op)
+    return; // an accumulator, in its loop
+  if (auto repeat = dyn_cast<RepeatOp>(op)) {
+    Operation *yield = repeat.getBody().front().getTerminator();
+    findSources(yield->getOperand(cast<OpResult>(value).getResultNumber()),
+                sources);
+    return;
+  }
   bool isSource = true;
   for (Value operand : op->getOperands())
-    if (kept.contains(operand))
-      if (Operation *producer = operand.getDefiningOp();
-          producer && decisions.count(producer)) {
-        findSources(producer, sources);
-        isSource = false;
-      }
+    if (kept.contains(operand)) {
+      findSources(operand, sources);
+      isSource = false;
+    }
   if (isSource)
     sources.insert(op);
 }
 
 /// The user's words for what follows an op whose own result is not the wanted
 /// one.
-std::string Inserter::explainResult(Operation *op, const Layout &from,
+std::string Inserter::explainResult(OpResult value, const Layout &from,
                                     const ReshardPlan &plan) {
   if (from.partial.empty()) {
     bool gathers = llvm::any_of(plan.steps, [](const ReshardStep &step) {
       return step.kind == ReshardKind::all_gather;
     });
     return (gathers ? "gather output of " : "layout of output of ") +
-           describeOp(op);
+           describeOp(value.getOwner());
   }
   llvm::SetVector<Operation *> sources;
-  findSources(op, sources);
+  findSources(value, sources);
   std::string text;
   for (Operation *source : sources) {
     auto part = source->getAttrOfType<PartAttr>("part");
@@ -407,7 +413,8 @@ LogicalResult Inserter::applyToResult(Operation *op, Value value) {
            << "result " << cast<OpResult>(value).getResultNumber()
            << " is to be " << describe(target, mesh) << ", but the op gives "
            << describe(own, mesh) << "; no collective makes a value partial";
-  Value changed = reshard(op, value, target, explainResult(op, own, *plan));
+  Value changed = reshard(op, value, target,
+                          explainResult(cast<OpResult>(value), own, *plan));
   value.replaceAllUsesExcept(changed, changed.getDefiningOp());
   return success();
 }

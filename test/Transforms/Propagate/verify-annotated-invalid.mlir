@@ -50,17 +50,3 @@ func.func @no_rule(%x: tensor<4xf32>) -> tensor<4xf32> {
   return %0 : tensor<4xf32>
 }
 }
-
-// -----
-
-// annotated_c6
-module attributes {dshard.mesh = #dshard.mesh<"tp"=2>} {
-func.func @control(%x: tensor<4xf32>) -> tensor<4xf32> {
-  // expected-error@+1 {{'dshard.repeat' op is not sharded yet}}
-  %0 = dshard.repeat 2 init(%x) {path = "", part = #dshard.part<forward>} : (tensor<4xf32>) -> tensor<4xf32> {
-  ^bb0(%i: tensor<i64>, %v: tensor<4xf32>):
-    dshard.yield %v : tensor<4xf32>
-  }
-  return %0 : tensor<4xf32>
-}
-}

@@ -118,3 +118,42 @@ func.func @returned(%x: tensor<4xf32> {dshard.sharding = #dshard.sharding<[{} ],
   return %x : tensor<4xf32>
 }
 }
+
+// -----
+
+// partial_c7: the start would count once per rank.
+module attributes {dshard.mesh = #dshard.mesh<"tp"=2>} {
+func.func @start(%x: tensor<4xf32> {dshard.sharding = #dshard.sharding<[{} ]>}) -> (tensor<4xf32> {dshard.sharding = #dshard.sharding<[{} ], partial = {"tp"}, kind = sum>}) {
+  // expected-error@+1 {{'dshard.repeat' op hands on operand 0 partial over {} as a value partial over {"tp"}; reshard it first}}
+  %0 = dshard.repeat 2 init(%x) {path = "", part = #dshard.part<forward>, dshard.shardings = [#dshard.sharding<[{} ], partial = {"tp"}, kind = sum>]} : (tensor<4xf32>) -> tensor<4xf32> {
+  ^bb0(%i: tensor<i64>, %v: tensor<4xf32>):
+    dshard.yield %v : tensor<4xf32>
+  }
+  return %0 : tensor<4xf32>
+}
+}
+
+// -----
+
+// partial_c4: only zeros are the sum of themselves.
+module attributes {dshard.mesh = #dshard.mesh<"tp"=2>} {
+func.func @ones() -> (tensor<4xf32> {dshard.sharding = #dshard.sharding<[{} ]>}) {
+  %zeros = dshard.constant {dshard.shardings = [#dshard.sharding<[{} ], partial = {"tp"}, kind = sum>]} dense<0.0> : tensor<4xf32>
+  // expected-error@+1 {{'dshard.constant' op has a result partial over {"tp"}, but its operands make it partial over {}}}
+  %ones = dshard.constant {dshard.shardings = [#dshard.sharding<[{} ], partial = {"tp"}, kind = sum>]} dense<1.0> : tensor<4xf32>
+  %0 = dshard.reshard %zeros to <[{} ]> why "test" {path = "", part = #dshard.part<forward>} : tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+}
+
+// -----
+
+// partial_c1: a gradient is finished where it is named.
+module attributes {dshard.mesh = #dshard.mesh<"dp_shard"=2>} {
+// expected-note@+1 {{argument 0 is partial over {"dp_shard"}}}
+func.func @gradient(%g: tensor<4xf32> {dshard.sharding = #dshard.sharding<[{} ], partial = {"dp_shard"}, kind = sum>}) -> (tensor<4xf32> {dshard.sharding = #dshard.sharding<[{} ], partial = {"dp_shard"}, kind = sum>}) {
+  // expected-error@+1 {{'dshard.gradient' op is not linear in operand 0, which is partial over {"dp_shard"}; reshard it first}}
+  %0 = dshard.gradient %g {of = "w", path = "", part = #dshard.part<backward>, dshard.shardings = [#dshard.sharding<[{} ], partial = {"dp_shard"}, kind = sum>]} : (tensor<4xf32>) -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+}

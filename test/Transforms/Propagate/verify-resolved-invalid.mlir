@@ -125,3 +125,51 @@ func.func @state_sharding(%cache: tensor<4xf32> {dshard.state = "cache", dshard.
   return %x : tensor<4xf32>
 }
 }
+
+// -----
+
+// resolved_c6: of the op that names a gradient.
+module attributes {dshard.mesh = #dshard.mesh<"dp_shard"=2>} {
+func.func @gradient_op(%w: tensor<4xf32> {dshard.state = "w", dshard.role = #dshard.role<param>, dshard.sharding = #dshard.sharding<[{"dp_shard"} ]>},
+    %g: tensor<4xf32> {dshard.sharding = #dshard.sharding<[{} ]>}) -> (tensor<4xf32> {dshard.sharding = #dshard.sharding<[{} ]>}) {
+  // expected-error@+1 {{'dshard.gradient' op gives the gradient of 'w' as [{} ], but the parameter is stored as [{"dp_shard"} ]; reshard the gradient}}
+  %0 = dshard.gradient %g {of = "w", path = "", part = #dshard.part<backward>, dshard.shardings = [#dshard.sharding<[{} ]>]} : (tensor<4xf32>) -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+}
+
+// -----
+
+// resolved_c6
+module attributes {dshard.mesh = #dshard.mesh<"dp_shard"=2>} {
+func.func @gradient_of_nothing(%g: tensor<4xf32> {dshard.sharding = #dshard.sharding<[{} ]>}) -> (tensor<4xf32> {dshard.sharding = #dshard.sharding<[{} ]>}) {
+  // expected-error@+1 {{'dshard.gradient' op is of 'w', which is no parameter of this function}}
+  %0 = dshard.gradient %g {of = "w", path = "", part = #dshard.part<backward>, dshard.shardings = [#dshard.sharding<[{} ]>]} : (tensor<4xf32>) -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+}
+
+// -----
+
+// resolved_c7: a repeat declares no state either.
+module attributes {dshard.mesh = #dshard.mesh<"dp_shard"=2>} {
+func.func @moment(%m: tensor<4xf32> {dshard.state = "w.exp_avg", dshard.sharding = #dshard.sharding<[{"dp_shard"} ]>})
+    -> (tensor<4xf32> {dshard.state = "w.exp_avg_sq", dshard.sharding = #dshard.sharding<[{"dp_shard"} ]>}) {
+  // expected-error@+1 {{'func.return' op writes state 'w.exp_avg_sq', which no argument declares}}
+  return %m : tensor<4xf32>
+}
+}
+
+// -----
+
+// resolved_c9
+module attributes {dshard.mesh = #dshard.mesh<"tp"=2>} {
+func.func @initial(%x: tensor<4xf32> {dshard.sharding = #dshard.sharding<[{} ]>}) -> (tensor<4xf32> {dshard.sharding = #dshard.sharding<[{"tp"} ]>}) {
+  // expected-error@+1 {{'dshard.repeat' op hands on operand 0 as [{} ], but the value that it becomes is [{"tp"} ]; reshard it first}}
+  %0 = dshard.repeat 2 init(%x) {path = "", part = #dshard.part<forward>, dshard.shardings = [#dshard.sharding<[{"tp"} ]>]} : (tensor<4xf32>) -> tensor<4xf32> {
+  ^bb0(%i: tensor<i64>, %v: tensor<4xf32>):
+    dshard.yield %v : tensor<4xf32>
+  }
+  return %0 : tensor<4xf32>
+}
+}

@@ -20,7 +20,6 @@ def VerifyAnnotatedPass : DShard_ModulePass<"dshard-verify-annotated"> {
       parameter that does not divide is left to `dshard-pad`.
     - (annotated_c4) every dshard op but `dshard.constant` has `path` and `part`.
     - (annotated_c5) every op has a sharding rule, and the rule is sound (rule_c1..).
-    - (annotated_c6) no `dshard.repeat` or `dshard.if`: they are not sharded yet.
   }];
 }
 
