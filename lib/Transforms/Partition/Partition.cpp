@@ -1,5 +1,6 @@
 //===- Partition.cpp - From the global program to that of one rank --------===//
 
+#include "IndexRanges.h"
 #include "dshard/Cost/Resharding.h"
 #include "dshard/Transforms/Partition/Passes.h"
 #include "mlir/IR/IRMapping.h"
@@ -236,6 +237,7 @@ LogicalResult Partitioner::convertSignature(Block &global, Block &local) {
 }
 
 LogicalResult Partitioner::run() {
+  annotateIndexRanges(function);
   Block &global = function.getBody().front();
   // Behind the global block until it replaces it, so that local forms can look
   // up the module.
