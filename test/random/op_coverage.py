@@ -12,8 +12,8 @@ ELSEWHERE = {
     "permute": "test/Reference/test_collectives.py",
     "send": "test/Reference/test_collectives.py",
     "recv": "test/Reference/test_collectives.py",
-    "repeat": "test/Reference/control.mlir; refused before sharding (annotated_c6)",
-    "if": "test/Reference/control.mlir; refused before sharding (annotated_c6)",
+    "repeat": "test/Reference/control.mlir, test/Transforms/Propagate/control.mlir",
+    "if": "test/Reference/control.mlir, test/Transforms/Propagate/control.mlir",
 }
 
 
