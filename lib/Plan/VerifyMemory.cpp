@@ -147,6 +147,7 @@ private:
   Memory memory;
   std::vector<int64_t> loops; // iteration of each enclosing repeat
   int64_t microBatch = 0;
+  std::set<uint32_t> loaded; // states, where there is a share
 };
 
 } // namespace
@@ -280,6 +281,8 @@ Status Interpreter::touch(uint32_t at, const InstructionView &op, uint32_t use,
         "' of stage " +
         std::to_string(context.plan.states()->Get(place.state())->stage()) +
         " is not held by rank " + std::to_string(rank));
+  if (share && isWrite && place.space() == Space::state)
+    loaded.insert(place.state());
   std::pair<uint64_t, uint64_t> range = bytes(op, use);
   uint16_t stream = view.instructions[at].stream();
   // Built only when needed: this runs for every use.
@@ -489,6 +492,15 @@ Status Interpreter::run() {
   for (microBatch = 0; microBatch < microBatches; ++microBatch)
     if (Status s = block(0); !s)
       return s;
+  for (uint32_t state = 0; share && state < context.plan.states()->size();
+       ++state) {
+    const State &item = *context.plan.states()->Get(state);
+    if (item.initializer() == InitializerKind::load && share->holds(item) &&
+        !loaded.count(state))
+      return Status::error("[plan_v5] state '" + context.text(item.name()) +
+                           "' of stage " + std::to_string(item.stage()) +
+                           " is not loaded by rank " + std::to_string(rank));
+  }
   // The host looks when every stream is done.
   for (uint32_t stream = 0; stream < streams; ++stream)
     raise(memory.known[0], now);
