@@ -28,6 +28,7 @@ class Program:
         self.count = 0
         self.lines = []
         self.kinds = collections.Counter()
+        self.branches = 0  # around the current op; ranks part there
 
     def name(self):
         self.count += 1
@@ -41,7 +42,8 @@ class Program:
     def operation(self, indent, pool):
         """One op on values of the pool; what it gives is bounded."""
         rng = self.rng
-        kind = rng.choice(["add", "sub", "mul", "tanh", "matmul", "residual", "reduce", "reshape", "scalar", "rank"])
+        kind = rng.choice(["add", "sub", "mul", "tanh", "matmul", "residual", "reduce", "reshape", "scalar", "rank",
+                           "all_reduce" if not self.branches else "add"])
         self.kinds[kind] += 1
         a, b, c = (rng.choice(pool) for _ in range(3))
         if kind in ("add", "sub", "mul"):
@@ -68,6 +70,8 @@ class Program:
             if rng.random() < 0.5:
                 value = self.emit(indent, f"dshard.neg {value} {{{PLACE}}} : ({flat}) -> {flat}")
             return self.emit(indent, f"dshard.reshape {value} {{{PLACE}}} : ({flat}) -> {T}")
+        if kind == "all_reduce":
+            return self.emit(indent, f'dshard.all_reduce mean {a} over ["tp"] why "w" {{{PLACE}}} : ({T}) -> {T}')
         if kind == "scalar":
             return self.emit(indent, f"dshard.mul {a}, %lr {{{PLACE}}} : ({T}, tensor<f32>) -> {T}")
         index = self.emit(indent, f'dshard.rank_index over ["tp"] {{{PLACE}}} : tensor<i64>')
@@ -134,7 +138,9 @@ class Program:
         self.lines.append("  " * indent + f"{left} = dshard.if {condition} : (tensor<i1>) -> ({types}) {{")
         for side in range(2):
             inner = list(pool)
+            self.branches += 1
             self.block(indent + 1, inner, rng.randint(0, 3), depth - 1)
+            self.branches -= 1
             recent = inner[len(pool):] or inner
             yielded = [rng.choice(recent if rng.random() < 0.7 else inner) for _ in range(number)]
             self.lines.append("  " * (indent + 1) + f"dshard.yield {', '.join(yielded)} : {types}")
