@@ -86,6 +86,13 @@ CASES += [
     )
 ]
 CASES += [("llama-small-bf16", "cp=2")]
+CASES += [
+    ("mlp", "pp=2,tp=2 --pp-split=cost --micro-batches=4"),
+    ("llama-small", "pp=2"),
+    ("llama-small", "pp=2,tp=2 --micro-batches=2 --sequence-parallel"),
+    ("llama-small", "pp=2,dp_shard=2 --micro-batches=2"),
+    ("llama-small", "pp=2,cp=2 --micro-batches=4"),
+]
 
 
 def compare(base, programs, flags, folder):

@@ -66,6 +66,9 @@ class Base:
     def make_llama_sharded(self, filled):
         self.llama(filled, "dp_shard=2,tp=2", "--sequence-parallel")
 
+    def make_llama_pipeline(self, filled):
+        self.llama(filled, "pp=2,tp=2", "--micro-batches=2")
+
     # A small annotated program with every collective.
 
     def make_mixed(self, filled):

@@ -191,3 +191,15 @@ mutation("the plan's row without a key is zero", "llama", EXECUTION, sub(r"fully
 mutation("the result of attention has exchanged strides", "llama", EXECUTION, sub(r"out_strides = \[512, 16, 32\]", "out_strides = [512, 256, 16]"))
 mutation("gate and up exchanged in a launch", "llama", EXECUTION, sub(r"plan\.launch in\(%34, %35\)", "plan.launch in(%35, %34)"), "differs by up to|plan_v3")
 mutation("a weight is loaded at a shifted place", "llama", EXECUTION, sub(r"(plan\.source <\"model\.layers\.0\.self_attn\.q_proj\.weight\".*offset = )(\d+), length", r"\g<1>65540, length"), "differs by up to|weight|file")
+
+# Pipelines.
+
+mutation("a stage waits for a message that is not sent", "llama-pipeline", LOCAL_GATE, sub(r"(dshard\.recv from 0 tag )0", r"\g<1>1"), "has no recv")
+mutation("a stage hands on the value before its last sum", "llama-pipeline", PASSES,
+         sub(r"(dshard\.add (%\w+), .*\n *dshard\.send )%\w+", r"\1\2"))
+mutation("a stage hands its value on over tp", "llama-pipeline", LOCAL_GATE, sub(r'(dshard\.send .* over \[)"pp"', r'\1"tp"'), "has no recv")
+mutation("micro-batches share the place of an output", "llama-pipeline", PLAN_VERIFIER,
+         sub(r"(plan\.buffer .*size 8192) copies 2", r"\1"), "needs one slot")
+mutation("both stages load the weights of the first", "llama-pipeline", PLAN_VERIFIER, sub(r"plan\.if #plan\.table<0>", "plan.if 1"), "is not held by rank")
+mutation("a parameter of the other stage", "llama-pipeline", PLAN_VERIFIER,
+         sub(r'(plan\.state "model\.norm\.weight" .*stage )1', r"\g<1>0"), "offset|belongs to stage")
