@@ -25,8 +25,10 @@ static BlockArgument findParameter(Value table) {
              : BlockArgument();
 }
 
-/// Indices of `gather`, as the model has its table: without padding.
-static IndexRange getRange(func::FuncOp function, GatherOp gather) {
+/// Indices of `gather`, as the model has its table: without padding, from whose
+/// end negative ones would count unless they are wrapped before.
+static IndexRange getRange(func::FuncOp function, GatherOp gather,
+                           bool isWrapped) {
   int64_t size = gather.getInput().getType().getDimSize(gather.getDim());
   BlockArgument table = findParameter(gather.getInput());
   auto weight = table ? function.getArgAttrOfType<WeightAttr>(
@@ -36,12 +38,12 @@ static IndexRange getRange(func::FuncOp function, GatherOp gather) {
       weight.getType().getRank() != gather.getInput().getType().getRank())
     return {-size, size - 1};
   int64_t stored = weight.getType().getDimSize(gather.getDim());
-  return {-stored, stored - 1};
+  return {stored == size || isWrapped ? -stored : 0, stored - 1};
 }
 
 /// Narrows `range` by all look-ups with `value`, also of its rows: a
 /// micro-batch.
-static void findRanges(func::FuncOp function, Value value,
+static void findRanges(func::FuncOp function, Value value, bool isWrapped,
                        std::optional<IndexRange> &range,
                        llvm::SmallDenseSet<Value> &seen) {
   if (!seen.insert(value).second)
@@ -50,7 +52,7 @@ static void findRanges(func::FuncOp function, Value value,
     Operation *op = use.getOwner();
     auto gather = dyn_cast<GatherOp>(op);
     if (gather && use.getOperandNumber() == 1) {
-      IndexRange own = getRange(function, gather);
+      IndexRange own = getRange(function, gather, isWrapped);
       if (range)
         own = {std::max(own.low, range->low), std::min(own.high, range->high)};
       range = own;
@@ -58,15 +60,15 @@ static void findRanges(func::FuncOp function, Value value,
     }
     // select(index < 0, index + size, index) counts from the end.
     auto select = dyn_cast<SelectOp>(op);
-    bool isWrapped = select && select.getFalseValue() == value &&
-                     select.getTrueValue().getDefiningOp<AddOp>();
-    if (!isWrapped && !(gather && use.getOperandNumber() == 0) &&
+    bool wraps = select && select.getFalseValue() == value &&
+                 select.getTrueValue().getDefiningOp<AddOp>();
+    if (!wraps && !(gather && use.getOperandNumber() == 0) &&
         !isa<ReshapeOp, TransposeOp, CastOp, ReshardOp, SliceOp>(op))
       continue;
     auto type = cast<RankedTensorType>(op->getResult(0).getType());
     if (type.getElementType().isInteger(32) ||
         type.getElementType().isInteger(64))
-      findRanges(function, op->getResult(0), range, seen);
+      findRanges(function, op->getResult(0), isWrapped || wraps, range, seen);
   }
 }
 
@@ -81,7 +83,7 @@ void mlir::dshard::annotateIndexRanges(func::FuncOp function) {
       continue;
     std::optional<IndexRange> range;
     llvm::SmallDenseSet<Value> seen;
-    findRanges(function, argument, range, seen);
+    findRanges(function, argument, /*isWrapped=*/false, range, seen);
     if (range)
       function.setArgAttr(number, rangeAttrName,
                           DenseI64ArrayAttr::get(function.getContext(),
