@@ -83,6 +83,7 @@ CASES += [
         "cp=2 --cp-method=all_gather",
         "cp=2,tp=2 --cp-method=all_gather --cp-layout=contiguous",
         "cp=2 --cp-method=all_to_all",
+        "cp=4 --cp-method=hierarchical",
     )
 ]
 CASES += [("llama-small-bf16", "cp=2")]

@@ -29,8 +29,8 @@ sharding
   --ranks=N               infer dp_shard as N / (the other axes)
   --tp-plan=NAME|FILE     built-in plan, or JSON from module paths to styles
   --sequence-parallel     shard the residual stream on the sequence over tp
-  --cp-method=METHOD      how keys meet queries over cp: ring (default), all_gather
-                          or all_to_all
+  --cp-method=METHOD      how keys meet queries over cp: ring (default), all_gather,
+                          all_to_all or hierarchical (all_to_all inside a ring)
   --cp-layout=LAYOUT      order of the sequence over cp: zigzag (default where attention
                           is causal), contiguous or striped
   --fsdp=MODE             none, optimizer, gradients or parameters (the default

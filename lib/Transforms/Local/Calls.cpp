@@ -72,12 +72,14 @@ reshapeStrides(ArrayRef<int64_t> from, ArrayRef<int64_t> strides,
 }
 
 StridedView mlir::dshard::traceView(Value value,
-                                    SmallVectorImpl<Operation *> *ops) {
+                                    SmallVectorImpl<Operation *> *ops,
+                                    Block *within) {
   // Walk up, then replay the longest part that stays a strided view.
   SmallVector<Operation *> chain; // consumer first
   Value root = value;
   while (Operation *op = root.getDefiningOp()) {
-    if (!isa<TransposeOp, ReshapeOp>(op))
+    if (!isa<TransposeOp, ReshapeOp>(op) ||
+        (within && op->getBlock() != within))
       break;
     chain.push_back(op);
     root = op->getOperand(0);
@@ -185,7 +187,7 @@ FailureOr<MatMulCall> mlir::dshard::matchMatMul(MatMulOp op) {
   ArrayRef<int64_t> result = shapeOf(op.getResult());
   ArrayRef<int64_t> batchDims = result.drop_back(2);
   auto match = [&](Value operand, bool exchanged, StridedView &view) {
-    view = traceView(operand);
+    view = traceView(operand, nullptr, op->getBlock());
     auto matrix = matrixOf(view, exchanged, batchDims);
     if (!matrix) {
       view.root = operand;
@@ -223,7 +225,10 @@ FailureOr<MatMulCall> mlir::dshard::matchMatMul(MatMulOp op) {
 void mlir::dshard::matchEpilogue(MatMulCall &call,
                                  SmallVectorImpl<Operation *> &ops) {
   auto onlyUser = [&]() -> Operation * {
-    return call.result.hasOneUse() ? *call.result.user_begin() : nullptr;
+    Operation *user =
+        call.result.hasOneUse() ? *call.result.user_begin() : nullptr;
+    // One in a region below runs not here.
+    return user && user->getBlock() == call.op->getBlock() ? user : nullptr;
   };
   auto take = [&](Operation *op) {
     ops.push_back(op);
@@ -294,9 +299,11 @@ void mlir::dshard::matchEpilogue(MatMulCall &call,
 //===----------------------------------------------------------------------===//
 
 /// `operand` through views, if the last dim stays contiguous; else itself.
-static StridedView traceRows(Value operand, SmallVectorImpl<Operation *> *ops) {
+/// Only through ops of `block`.
+static StridedView traceRows(Value operand, SmallVectorImpl<Operation *> *ops,
+                             Block *block) {
   SmallVector<Operation *> passed;
-  StridedView view = traceView(operand, &passed);
+  StridedView view = traceView(operand, &passed, block);
   bool isContiguous = view.strides == contiguousStrides(view.shape);
   bool suits = view.shape.size() == 4
                    ? view.strides[3] == 1 || view.shape[3] == 1
@@ -322,7 +329,8 @@ static Value followViews(Value result, SmallVector<int64_t> &strides,
   strides = contiguousStrides(shapeOf(result));
   Value value = result;
   while (value.hasOneUse() &&
-         isa<TransposeOp, ReshapeOp>(*value.user_begin())) {
+         isa<TransposeOp, ReshapeOp>(*value.user_begin()) &&
+         value.user_begin()->getBlock() == result.getParentBlock()) {
     chain.push_back(*value.user_begin());
     value = chain.back()->getResult(0);
     SmallVector<int64_t> shape(shapeOf(value));
@@ -364,9 +372,9 @@ mlir::dshard::matchAttention(AttentionOp op,
     return failure();
   AttentionCall call;
   call.op = op;
-  call.query = traceRows(op.getQuery(), ops);
-  call.key = traceRows(op.getKey(), ops);
-  call.value = traceRows(op.getValue(), ops);
+  call.query = traceRows(op.getQuery(), ops, op->getBlock());
+  call.key = traceRows(op.getKey(), ops, op->getBlock());
+  call.value = traceRows(op.getValue(), ops, op->getBlock());
   call.result = followViews(op.getResult(), call.resultStrides, ops);
   return call;
 }
@@ -386,9 +394,10 @@ mlir::dshard::matchAttentionGrad(AttentionGradOp op,
   call.op = op;
   for (Value operand : {op.getQuery(), op.getKey(), op.getValue(),
                         op.getResult(), op.getLogSumExp(), op.getResultGrad()})
-    call.operands.push_back(traceRows(operand, ops));
+    call.operands.push_back(traceRows(operand, ops, op->getBlock()));
   call.operands.push_back(
-      op.getKeyPadding() ? traceRows(op.getKeyPadding(), ops) : StridedView());
+      op.getKeyPadding() ? traceRows(op.getKeyPadding(), ops, op->getBlock())
+                         : StridedView());
   for (Value result : {op.getQueryGrad(), op.getKeyGrad(), op.getValueGrad()}) {
     call.resultStrides.emplace_back();
     call.results.push_back(followViews(result, call.resultStrides.back(), ops));

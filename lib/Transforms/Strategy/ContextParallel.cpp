@@ -127,7 +127,8 @@ LogicalResult Orderer::orderInputs() {
     return success();
   return emitError(UnknownLoc::get(context))
          << "mesh axis cp=" << parts
-         << " shards the sequence, but no input has a sequence dim; name one "
+         << " shards the sequence, but no input has a sequence dim longer than "
+            "1; name one "
             "with --dims INPUT=batch,seq";
 }
 
@@ -205,9 +206,9 @@ static Value reorderConstant(Value value, int64_t dim, SequenceLayout layout,
                             DenseElementsAttr::get(type, moved));
 }
 
-/// `value`, which lies in natural order, in the layout's. What is computed from
-/// constants alone (position ids, rotary tables) is computed in that order from
-/// them, so that each rank computes its part.
+/// `value`, which lies in natural order, in the layout's. What has the dim from
+/// constants alone (position ids, rotary tables, masks) is computed in that
+/// order from them, so that each rank computes its part.
 Value Orderer::order(Value value, int64_t dim) {
   Value &known = reordered[{value, dim, 1}];
   if (!known) {
@@ -242,24 +243,29 @@ Value Orderer::buildOrdered(Value value, int64_t dim) {
   Operation *op = value.getDefiningOp();
   OpBuilder builder(value.getContext());
   builder.setInsertionPointAfterValue(value);
-  if (op && op->getNumOperands() > 0 && op->getNumResults() == 1 &&
-      isFromConstants(value)) {
+  if (op && op->getNumOperands() > 0 && op->getNumResults() == 1) {
     ScopedDiagnosticHandler quiet(value.getContext(),
                                   [](Diagnostic &) { return success(); });
     FailureOr<ShardingRule> rule = getShardingRuleOf(op);
     if (succeeded(rule) && rule->results[0][dim].size() == 1) {
       int64_t factor = rule->results[0][dim].front();
-      if (isTransparent(op, *rule, factor)) {
-        bool isChanged = false;
+      auto has = [&](ArrayRef<int64_t> own) {
+        return llvm::is_contained(own, factor);
+      };
+      bool isRepeated = true, fromConstants = true;
+      for (auto [operand, dims] : llvm::zip(op->getOperands(), rule->operands))
+        if (llvm::any_of(dims, has)) {
+          isRepeated = false;
+          fromConstants &= isFromConstants(operand);
+        }
+      if (isRepeated) // the same all along the dim
+        return value;
+      if (fromConstants && isTransparent(op, *rule, factor)) {
         SmallVector<Value> operands(op->getOperands());
-        for (auto [operand, factors] : llvm::zip(operands, rule->operands))
-          for (auto [d, list] : llvm::enumerate(factors))
-            if (llvm::is_contained(list, factor)) {
+        for (auto [operand, dims] : llvm::zip(operands, rule->operands))
+          for (auto [d, own] : llvm::enumerate(dims))
+            if (has(own))
               operand = order(operand, d);
-              isChanged = true;
-            }
-        if (!isChanged) // repeated along the dim
-          return value;
         Operation *clone = builder.clone(*op);
         clone->setOperands(operands);
         ordered[clone->getResult(0)] = ordered[value];
@@ -339,7 +345,10 @@ bool Orderer::isTransparent(Operation *op, const ShardingRule &rule,
     break;
   }
   case FactorKind::gather:
-    return false;
+    // It needs the whole dim, in whatever order.
+    if (!isa<SoftmaxOp>(op))
+      return false;
+    break;
   }
   // Wherever it is, it is the whole dim.
   for (const auto *tensors : {&rule.operands, &rule.results})
@@ -448,12 +457,9 @@ struct ContextParallelPass
     if (ranks <= 1 && (!method.empty() || !layout.empty()))
       return error() << (method.empty() ? "--cp-layout" : "--cp-method")
                      << " is for a mesh with an axis cp > 1; give --mesh=cp=N";
-    if (method == "hierarchical")
-      return error() << "--cp-method=hierarchical is not built yet; use ring, "
-                        "all_gather or all_to_all";
-    if (!method.empty() &&
-        !llvm::is_contained({"ring", "all_gather", "all_to_all"},
-                            method.getValue()))
+    if (!method.empty() && !llvm::is_contained({"ring", "all_gather",
+                                                "all_to_all", "hierarchical"},
+                                               method.getValue()))
       return error() << "unknown --cp-method '" << method
                      << "'; the methods are ring, all_gather, all_to_all, "
                         "hierarchical";
@@ -471,18 +477,18 @@ struct ContextParallelPass
       std::string name = path && !path.getValue().empty()
                              ? path.getValue().str()
                              : "an attention";
-      if (method == "ring" && int64_t(op.getWindow()) >= 0) {
+      if ((method == "ring" || method == "hierarchical") &&
+          int64_t(op.getWindow()) >= 0) {
         error() << name << " has a sliding window of "
-                << int64_t(op.getWindow())
-                << ", which --cp-method=ring does not take; use all_gather or "
-                   "all_to_all";
+                << int64_t(op.getWindow()) << ", which --cp-method=" << method
+                << " does not take; use all_gather or all_to_all";
         return WalkResult::interrupt();
       }
-      if (method == "all_gather" && layout == SequenceLayout::striped &&
-          isPositional(op)) {
-        error() << name
-                << " is causal: --cp-method=all_gather does not take "
-                   "--cp-layout=striped; use zigzag or contiguous";
+      if ((method == "all_gather" || method == "hierarchical") &&
+          layout == SequenceLayout::striped && isPositional(op)) {
+        error() << name << " is causal: --cp-method=" << method
+                << " does not take --cp-layout=striped; use zigzag or "
+                   "contiguous";
         return WalkResult::interrupt();
       }
       return WalkResult::advance();

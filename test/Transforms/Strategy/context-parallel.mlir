@@ -10,6 +10,7 @@
 // RUN: dshard-interpret %s --against %t.mlir --against %t.local.mlir --random-inputs --entry whole
 // RUN: dshard-interpret %s --against %t.mlir --against %t.local.mlir --random-inputs --entry causal
 // RUN: dshard-interpret %s --against %t.mlir --against %t.local.mlir --random-inputs --entry cross
+// RUN: dshard-interpret %s --against %t.mlir --against %t.local.mlir --random-inputs --entry unraised
 // RUN: dshard-opt %s --dshard-context-parallel=layout=contiguous -o %t.contiguous.mlir
 // RUN: FileCheck %s --check-prefix=CONTIGUOUS < %t.contiguous.mlir
 // RUN: dshard-interpret %s --against %t.contiguous.mlir --random-inputs --entry whole
@@ -53,15 +54,15 @@ func.func @computed(%x: tensor<2x8xf32> {dshard.dim_names = ["batch", "seq"], ds
   return %1 : tensor<2x8xf32>
 }
 
-// A slice, a concatenation, a look-up by position, a merge with another dim, a scan of the
-// dim: each gets the natural order, and a sum over the dim does not care.
+// A slice, a concatenation, a look-up by position, a merge with another dim: each gets the
+// natural order; a softmax and a sum over the dim do not care.
 // CHECK-LABEL: func.func @whole(
 // CHECK: %[[N:.*]] = dshard.reorder %{{.*}} {dim = 1 : i64, inverse, layout
 // CHECK: dshard.slice %[[N]]
 // CHECK: dshard.gather %[[N]]
 // CHECK: dshard.concat %[[N]], %[[N]]
 // CHECK: dshard.reshape %[[N]]
-// CHECK: dshard.softmax %[[N]]
+// CHECK: dshard.softmax %arg0
 // CHECK: dshard.reduce %arg0
 // CONTIGUOUS-LABEL: func.func @whole(
 // CONTIGUOUS-NOT: dshard.reorder
@@ -88,6 +89,26 @@ func.func @causal(%q: tensor<1x2x8x4xf32> {dshard.dim_names = ["batch", "", "seq
                   %keys: tensor<1x8xi1>) -> (tensor<1x2x8x3xf32>, tensor<1x2x8xf32>) {
   %0:2 = dshard.attention %q, %k, %v, %keys {scale = 0.5 : f64, causal, path = "a", part = #dshard.part<forward>} : (tensor<1x2x8x4xf32>, tensor<1x1x8x4xf32>, tensor<1x1x8x3xf32>, tensor<1x8xi1>) -> (tensor<1x2x8x3xf32>, tensor<1x2x8xf32>)
   return %0#0, %0#1 : tensor<1x2x8x3xf32>, tensor<1x2x8xf32>
+}
+
+// Attention that was not raised: both dims of the scores follow, and the mask.
+// CHECK-LABEL: func.func @unraised(
+// CHECK-NOT: dshard.reorder
+// CHECK: return
+func.func @unraised(%q: tensor<2x8x4xf32> {dshard.dim_names = ["batch", "seq", ""], dshard.role = #dshard.role<input>},
+                    %keys: tensor<2x8xi1> {dshard.dim_names = ["batch", "seq"], dshard.role = #dshard.role<input>}) -> tensor<2x8x4xf32> {
+  %count = dshard.iota {dim = 0, path = "m", part = #dshard.part<forward>} : () -> tensor<8xi64>
+  %row = dshard.reshape %count {path = "m", part = #dshard.part<forward>} : (tensor<8xi64>) -> tensor<8x1xi64>
+  %column = dshard.reshape %count {path = "m", part = #dshard.part<forward>} : (tensor<8xi64>) -> tensor<1x8xi64>
+  %before = dshard.compare %column, %row {predicate = #dshard.predicate<le>, path = "m", part = #dshard.part<forward>} : (tensor<1x8xi64>, tensor<8x1xi64>) -> tensor<8x8xi1>
+  %padding = dshard.reshape %keys {path = "m", part = #dshard.part<forward>} : (tensor<2x8xi1>) -> tensor<2x1x8xi1>
+  %mask = dshard.and %before, %padding {path = "m", part = #dshard.part<forward>} : (tensor<8x8xi1>, tensor<2x1x8xi1>) -> tensor<2x8x8xi1>
+  %low = dshard.constant dense<-100.0> : tensor<f32>
+  %scores = dshard.matmul %q, %q {transpose_rhs, path = "a", part = #dshard.part<forward>} : (tensor<2x8x4xf32>, tensor<2x8x4xf32>) -> tensor<2x8x8xf32>
+  %masked = dshard.select %mask, %scores, %low {path = "a", part = #dshard.part<forward>} : (tensor<2x8x8xi1>, tensor<2x8x8xf32>, tensor<f32>) -> tensor<2x8x8xf32>
+  %weights = dshard.softmax %masked {dim = 2, path = "a", part = #dshard.part<forward>} : (tensor<2x8x8xf32>) -> tensor<2x8x8xf32>
+  %out = dshard.matmul %weights, %q {path = "a", part = #dshard.part<forward>} : (tensor<2x8x8xf32>, tensor<2x8x4xf32>) -> tensor<2x8x4xf32>
+  return %out : tensor<2x8x4xf32>
 }
 
 // Attention over another sequence: in any order without a causal mask, in natural order with one.

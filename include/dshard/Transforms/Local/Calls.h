@@ -30,7 +30,10 @@ SmallVector<int64_t> contiguousStrides(ArrayRef<int64_t> shape);
 
 /// Follows transposes and reshapes up while they keep a strided view (always
 /// succeeds: the root is where it stops). Collects the ops passed in `ops`.
-StridedView traceView(Value value, SmallVectorImpl<Operation *> *ops = nullptr);
+/// With `within`, ops of other blocks are not followed: a call cannot take them
+/// in.
+StridedView traceView(Value value, SmallVectorImpl<Operation *> *ops = nullptr,
+                      Block *within = nullptr);
 
 enum class CallActivation { none, relu, geluErf, geluTanh, silu };
 

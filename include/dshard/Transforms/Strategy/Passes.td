@@ -109,17 +109,17 @@ def ContextParallelPass : Pass<"dshard-context-parallel", "::mlir::ModuleOp"> {
     **Constraints**
     - (context_parallel_c1) the module has a mesh; some input has a sequence dim, and
       2 cp (zigzag) or cp divides it.
-    - (context_parallel_c2) method is ring (default), all_gather or all_to_all;
-      hierarchical is refused: it is not built yet.
+    - (context_parallel_c2) method is ring (default), all_gather, all_to_all or
+      hierarchical.
     - (context_parallel_c3) layout is zigzag, contiguous or striped; neither option is
       given without an axis cp > 1.
-    - (context_parallel_c4) no sliding window with ring; no causal attention with
-      all_gather and striped.
+    - (context_parallel_c4) no sliding window with ring and hierarchical; no causal
+      attention with striped and all_gather or hierarchical.
     - (context_parallel_c5) no op of a backward pass, and no op with regions.
   }];
   let options = [
     Option<"method", "method", "std::string", /*default=*/"\"\"",
-           "ring (default), all_gather or all_to_all">,
+           "ring (default), all_gather, all_to_all or hierarchical">,
     Option<"layout", "layout", "std::string", /*default=*/"\"\"",
            "zigzag (default where an attention is causal), contiguous or striped">];
   let dependentDialects = ["::mlir::dshard::DShardDialect"];

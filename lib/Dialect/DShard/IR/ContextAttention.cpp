@@ -24,7 +24,8 @@ struct ContextAttention {
   DShardBuilder make;
   const PartitionContext &context;
   SmallVector<AxisRefAttr> axes; ///< of the sequence, sizes > 1
-  int64_t ranks = 1;
+  int64_t ranks = 1;             ///< over which `axes` shard it
+  int64_t parts = 1;             ///< of `layout`
   SequenceLayout layout;
   Type wide; ///< f32 (f64): results of blocks are merged in it
   Value query;
@@ -35,6 +36,7 @@ struct ContextAttention {
   void ring(SmallVectorImpl<Value> &results);
   void gather(SmallVectorImpl<Value> &results);
   void exchange(SmallVectorImpl<Value> &results);
+  void exchangeAndRing(SmallVectorImpl<Value> &results);
 
 private:
   std::pair<Value, Value> attend(Value queries, const KeyBlock &keys,
@@ -54,6 +56,8 @@ private:
   KeyBlock firstHalf(const KeyBlock &keys);
   Value toOrder(Value value, int64_t dim, bool inverse);
   Value gatherSequence(Value value, int64_t dim, StringRef what);
+  void exchangeIn();
+  void exchangeOut(ArrayRef<Value> given, SmallVectorImpl<Value> &results);
   Value exchangeDims(Value value, int64_t split, int64_t concat,
                      StringRef what);
   ArrayAttr axesAttr() {
@@ -77,22 +81,27 @@ private:
 } // namespace
 
 LogicalResult ContextAttention::verify(StringRef method) {
-  int64_t parts = op.getParts();
   if (ranks > 1 && ranks != parts && layout != SequenceLayout::contiguous)
     return op.emitOpError()
            << "its sequence lies in " << stringifySequenceLayout(layout)
            << " order of " << parts << " parts, but is sharded over "
            << toString(axes) << " of " << ranks
            << " ranks; use --cp-layout=contiguous";
-  if (method == "ring" && int64_t(op.getWindow()) >= 0)
+  if ((method == "ring" || method == "hierarchical") &&
+      int64_t(op.getWindow()) >= 0)
     return op.emitOpError()
            << "a sliding window of " << int64_t(op.getWindow())
-           << " and --cp-method=ring do not go together; use all_gather or "
-              "all_to_all";
-  if (method == "all_gather" && layout == SequenceLayout::striped &&
-      isPositional())
-    return op.emitOpError() << "--cp-method=all_gather and --cp-layout=striped "
-                               "do not go together; use zigzag or contiguous";
+           << " and --cp-method=" << method
+           << " do not go together; use all_gather or all_to_all";
+  if ((method == "all_gather" || method == "hierarchical") &&
+      layout == SequenceLayout::striped && isPositional())
+    return op.emitOpError() << "--cp-method=" << method
+                            << " and --cp-layout=striped do not go together; "
+                               "use zigzag or contiguous";
+  if (method == "hierarchical" && axes.size() != 1)
+    return op.emitOpError() << "--cp-method=hierarchical splits one axis, but "
+                               "the sequence is sharded over "
+                            << toString(axes) << "; use ring";
   int64_t heads = size(query, 1), keyHeads = size(own.key, 1);
   if (method == "all_to_all" && (heads % ranks != 0 || keyHeads % ranks != 0))
     return op.emitOpError()
@@ -308,7 +317,7 @@ Value ContextAttention::toOrder(Value value, int64_t dim, bool inverse) {
   if (!value || layout == SequenceLayout::contiguous)
     return value;
   return make.create<ReorderOp>(value.getType(), value, uint64_t(dim), layout,
-                                uint64_t(op.getParts()), inverse);
+                                uint64_t(parts), inverse);
 }
 
 Value ContextAttention::gatherSequence(Value value, int64_t dim,
@@ -384,7 +393,7 @@ Value ContextAttention::exchangeDims(Value value, int64_t split, int64_t concat,
                                  why(what));
 }
 
-void ContextAttention::exchange(SmallVectorImpl<Value> &results) {
+void ContextAttention::exchangeIn() {
   auto toHeads = [&](Value value, StringRef what) {
     return exchangeDims(value, 1, 2, what);
   };
@@ -392,16 +401,62 @@ void ContextAttention::exchange(SmallVectorImpl<Value> &results) {
   own = {toHeads(own.key, "exchange the sequence of the keys for heads"),
          toHeads(own.value, "exchange the sequence of the values for heads"),
          gatherSequence(own.padding, 1, "the padding of keys")};
-  SmallVector<Value> whole;
-  this->whole(whole);
+}
+
+void ContextAttention::exchangeOut(ArrayRef<Value> given,
+                                   SmallVectorImpl<Value> &results) {
   results.push_back(
-      exchangeDims(whole[0], 2, 1, "exchange heads for the sequence"));
+      exchangeDims(given[0], 2, 1, "exchange heads for the sequence"));
   // Mostly nobody reads it.
   results.push_back(op.getLogSumExp().use_empty()
                         ? make.splat(0, context.localResultTypes[1])
-                        : exchangeDims(whole[1], 2, 1,
+                        : exchangeDims(given[1], 2, 1,
                                        "exchange heads for the sequence of "
                                        "the log-sum-exp"));
+}
+
+void ContextAttention::exchange(SmallVectorImpl<Value> &results) {
+  exchangeIn();
+  SmallVector<Value> given;
+  whole(given);
+  exchangeOut(given, results);
+}
+
+/// An exchange inside groups of neighbours, as large as the heads allow, and a
+/// ring over the groups. Together the neighbours hold what one rank would of a
+/// ring of groups, in zigzag order of their own.
+void ContextAttention::exchangeAndRing(SmallVectorImpl<Value> &results) {
+  int64_t heads = size(query, 1), keyHeads = size(own.key, 1), inner = ranks;
+  while (ranks % inner != 0 || heads % inner != 0 || keyHeads % inner != 0)
+    --inner;
+  AxisRefAttr axis = axes[0];
+  int64_t outer = ranks / inner;
+  auto part = [&](int64_t pre, int64_t size) {
+    return AxisRefAttr::get(op.getContext(), axis.getName(), pre, size);
+  };
+  if (inner == 1)
+    return ring(results);
+  if (outer == 1)
+    return exchange(results);
+  bool reorders = isPositional();
+  axes = {part(axis.getPre() * outer, inner)};
+  ranks = parts = inner;
+  exchangeIn();
+  if (reorders) {
+    query = toOrder(query, 2, /*inverse=*/true);
+    own = {toOrder(own.key, 2, true), toOrder(own.value, 2, true),
+           toOrder(own.padding, 1, true)};
+  }
+  axes = {part(axis.getPre(), outer)};
+  ranks = parts = outer;
+  SmallVector<Value> given;
+  ring(given);
+  axes = {part(axis.getPre() * outer, inner)};
+  ranks = parts = inner;
+  if (reorders)
+    for (Value &value : given)
+      value = toOrder(value, 2, /*inverse=*/false);
+  exchangeOut(given, results);
 }
 
 //===----------------------------------------------------------------------===//
@@ -418,6 +473,7 @@ LogicalResult mlir::dshard::partitionContextAttention(
       context,
       {},
       1,
+      int64_t(op.getParts()),
       op.getLayout(),
       element.isF64() ? element : Type(builder.getF32Type()),
       operands[0],
@@ -437,6 +493,8 @@ LogicalResult mlir::dshard::partitionContextAttention(
     attention.ring(results);
   else if (name == "all_gather")
     attention.gather(results);
+  else if (name == "hierarchical")
+    attention.exchangeAndRing(results);
   else
     attention.exchange(results);
   return success();

@@ -16,6 +16,8 @@ namespace mlir::dshard {
 ///               each part gives is merged by its log-sum-exp
 ///   all_gather  every rank gathers all keys and values
 ///   all_to_all  ranks exchange the sequence for heads, and back
+///   hierarchical  all_to_all among as many neighbours as divide the heads, and
+///               a ring over these groups
 ///
 /// Source: spec/context-parallel.md, C.4. What does not fit is an error that
 /// names the numbers and a way out.

@@ -173,12 +173,13 @@ DShardDialect::verifyOperationAttribute(Operation *op,
   if (name == contextMethodAttrName) {
     auto method = dyn_cast<StringAttr>(attribute.getValue());
     if (!isa<AttentionOp>(op) || !method ||
-        !llvm::is_contained({"ring", "all_gather", "all_to_all"},
-                            method.getValue()))
+        !llvm::is_contained(
+            {"ring", "all_gather", "all_to_all", "hierarchical"},
+            method.getValue()))
       return op->emitError()
              << name << " is " << attribute.getValue()
              << "; it belongs to a dshard.attention and is \"ring\", "
-                "\"all_gather\" or \"all_to_all\"";
+                "\"all_gather\", \"all_to_all\" or \"hierarchical\"";
     return success();
   }
   if (name == microBatchesAttrName || name == stageAttrName) {
@@ -271,8 +272,8 @@ static LogicalResult verifyValueAttribute(Operation *op, Type type,
     if (dim && tensor && dim.getInt() >= 0 && dim.getInt() < tensor.getRank())
       return success();
     return op->emitError() << what << ": " << name << " is "
-                           << attribute.getValue()
-                           << ", expected a dim of " << type;
+                           << attribute.getValue() << ", expected a dim of "
+                           << type;
   }
   if (name == originAttrName)
     return expect<OriginAttr>(op, attribute, "a #dshard.origin");
