@@ -619,6 +619,10 @@ Status Session::bind(std::string_view entryName, std::string_view name,
     return Status::error("'" + text +
                          "' is sharded over the ranks and cannot be bound; "
                          "its shards are copied");
+  if (DealtDim(port).dim >= 0)
+    return Status::error("'" + text +
+                         "' is kept in another order in the plan and cannot be "
+                         "bound; it is copied");
   std::vector<const plan::Port *> places;
   for (const plan::Port *place : input ? *entry->inputs() : *entry->outputs())
     if (place->name() == port.name())

@@ -3,6 +3,10 @@ not grow with the steps, and what it refuses.
 """
 
 import json
+import os
+import pty
+import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -115,3 +119,24 @@ def test_wrong_steps_are_refused(filled, tmp_path):
     assert "no value for the input 'labels' of entry point 'train_step'" in refused(
         missing, "--steps=3"
     )
+
+
+def test_a_long_run_shows_its_progress(filled, tmp_path):
+    """On a terminal, a line that is rewritten."""
+    plan = compile_training(filled("llama-small"), tmp_path, "")
+    tool = tools.build_dir() / "bin" / "dshard-run"
+    arguments = [str(tool), str(plan), *FLAGS, "--repeat=1000000"]
+    arguments += [f"--input={name}=random" for name in step_inputs(1)]
+    master, slave = pty.openpty()
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=slave)
+    os.close(slave)
+    shown = ""
+    try:
+        bar = r"\r.*run \d+ of 1000000 \[[#-]{40}\], [\d.e+]+ runs/s, \d+ s left"
+        while not re.search(bar, shown):
+            shown += os.read(master, 4096).decode()
+            assert len(shown) < 100000
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(master)
