@@ -145,6 +145,12 @@ def plan_stat(plan):
     return json.loads(run("dshard-plan", "stat", "--json", plan).stdout)
 
 
+def stage_programs(stat, name="run"):
+    """The programs of an entry point: one, or one per pipeline stage."""
+    stages = [program for program in stat["programs"] if program["name"].rpartition(".")[0] == name]
+    return stages or [entry_program(stat, name)]
+
+
 def entry_program(stat, name="run"):
     return next(program for program in stat["programs"] if program["name"] == name)
 
