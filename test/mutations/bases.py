@@ -69,6 +69,12 @@ class Base:
     def make_llama_pipeline(self, filled):
         self.llama(filled, "pp=2,tp=2", "--micro-batches=2")
 
+    def make_llama_context(self, filled):
+        self.llama(filled, "cp=4", "--fsdp=none")
+
+    def make_llama_context_gather(self, filled):
+        self.llama(filled, "cp=4", "--fsdp=none", "--cp-method=all_gather")
+
     # A small annotated program with every collective.
 
     def make_mixed(self, filled):

@@ -203,3 +203,22 @@ mutation("micro-batches share the place of an output", "llama-pipeline", PLAN_VE
 mutation("both stages load the weights of the first", "llama-pipeline", PLAN_VERIFIER, sub(r"plan\.if #plan\.table<0>", "plan.if 1"), "is not held by rank")
 mutation("a parameter of the other stage", "llama-pipeline", PLAN_VERIFIER,
          sub(r'(plan\.state "model\.norm\.weight" .*stage )1', r"\g<1>0"), "offset|belongs to stage")
+
+# Context parallelism.
+
+mutation("the ring turns the other way", "llama-context", PASSES, sub(r"(dshard\.permute .* shift )1", r"\g<1>3"))
+mutation("the padding of keys stays at home", "llama-context", PASSES, sub(r"(%\w+)(:3 = dshard\.permute %\w+, %\w+, )(%\w+)((?:.*\n)*?.*dshard\.slice )\1#2", r"\1\2\3\4\3"))
+mutation("ranks take each other's branch", "llama-context", PASSES, sub(r"predicate<ge>", "predicate<lt>"))
+mutation("a rank takes the branch of the next one", "llama-context", PASSES, sub(r"predicate<ge>", "predicate<gt>"))
+mutation("rows attend the later chunk of keys", "llama-context", PASSES,
+         sub(r"(dshard\.slice %\w+#0 .*starts = array<i64: 0, 0, )0(.*tensor<2x2x4x16xf32>\) -> tensor<2x2x2x16xf32>)", r"\g<1>2\2"))
+mutation("results of two blocks are merged with exchanged weights", "llama-context", PASSES, sub(r"dshard\.div (%\w+), (%\w+) (.*tensor<2x4x4x1xf32>, tensor<2x4x4x1xf32>\))", r"dshard.div \2, \1 \3"))
+mutation("rows without a key get more than the mean", "llama-context", PASSES, sub(r"dshard\.div (%\w+), (%\w+) (.*: \(tensor<2x2x1x16xf32>)", r"dshard.mul \1, \2 \3"))
+mutation("an input lies in natural order", "llama-context", PASSES, sub(r"dshard\.layout = #dshard\.layout<zigzag>, dshard\.layout_dim = 1 : i64, ", ""))
+mutation("chunks of gathered keys lie in the order of the ranks", "llama-context-gather", PASSES, drop_op(r"reorder .*inverse"))
+mutation("the second chunk of rows stands where the first does", "llama-context-gather", PASSES, sub(r"= dshard\.sub (%\w+), (%\w+) (.*self_attn.*tensor<i64>, tensor<i64>)", r"= dshard.add \2, \2 \3"))
+mutation("the plan's ranks take each other's branch", "llama-context", EXECUTION, sub(r"plan\.table over \[0\] \[0, 1, 1, 1\]", "plan.table over [0] [1, 0, 0, 0]"))
+mutation("the plan's ring leaves out a rank", "llama-context", PLAN_VERIFIER, sub(r"plan\.table over \[0\] \[1, 2, 3, 0\]", "plan.table over [0] [1, 3, 2, 0]"), "plan_v")
+mutation("the plan takes an input in natural order", "llama-context", EXECUTION, sub(r'(plan\.input "input_ids" .*) layout <zigzag> of 1 parts 4', r"\1"))
+mutation("the plan gives its output in the order of the ranks", "llama-context", EXECUTION, sub(r'(plan\.output "logits" .*) layout <zigzag> of 1 parts 4', r"\1"))
+mutation("the plan's second chunk of rows stands elsewhere", "llama-context-gather", EXECUTION, sub(r"plan\.table over \[0\] \[14, 12, 10, 8\]", "plan.table over [0] [14, 12, 8, 10]"))
