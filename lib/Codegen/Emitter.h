@@ -29,6 +29,9 @@ struct Index {
   void dropLane() { lane = -1, stride = 1, width = 1; }
 };
 
+/// Work of a piece that is worth handing to another thread, in operations.
+constexpr double workPerPiece = 32768;
+
 /// A block under construction. Values that depend only on an outer scope are
 /// emitted there, before `child`.
 struct Scope {
@@ -48,6 +51,7 @@ private:
   // EmitLoops.cpp: the function and its loops.
   LogicalResult begin();
   LogicalResult emitFlat(KernelInfo &info);
+  /// EmitColumns.cpp: kernels whose threads share columns.
   bool columns();
   LogicalResult emitColumns(KernelInfo &info);
   LogicalResult emitRows(KernelInfo &info);

@@ -341,7 +341,7 @@ template <typename Port> static void fillPort(Port port, fb::PortSpec &spec) {
 LogicalResult Emitter::emitEntry(plan::EntryOp op) {
   auto program = static_cast<uint32_t>(op.getProgram());
   std::vector<uint32_t> programs;
-  for (int64_t stage = 0; stage < op.getStages().value_or(1); ++stage)
+  for (uint64_t stage = 0; stage < op.getStages().value_or(1); ++stage)
     programs.push_back(program + static_cast<uint32_t>(stage));
   uint32_t entry =
       op.getStages()
