@@ -1,6 +1,8 @@
 """Pipelines (pp): stages compute what onnxruntime computes, micro-batch by micro-batch; each holds its own
 weights only, one message crosses each edge per micro-batch, and what cannot be cut is refused."""
 
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -257,3 +259,37 @@ def test_a_fixed_batch_is_not_cut(tmp_path):
     done = tools.start("dshard-opt", *arguments, "--micro-batches=2", "--quiet", "-o", tmp_path / "m.dsplan")
     assert done.status == 1
     assert "dim 0 of input 'x' has the fixed size 4 in the model" in done.stderr
+
+
+BAD_PLANS = [
+    (r"stages 2", "stages 3", "plan_ir_c7.*3 stages, the mesh has pp=2"),
+    (r"stages 2", "stages 0", "plan_ir_c7.*0 stages"),
+    (r"micro_batches 2", "micro_batches 0", "plan_ir_c7.*0 micro-batches"),
+    (r"micro_batches 2", "micro_batches 3", "needs one slot"),
+    (r"copies 2", "copies -4", "plan_ir_c3.*-4 copies"),
+    (r"copies 2", "copies 99999999999", "plan_ir_c3.*99999999999 copies"),
+    (r"copies 2", "copies 0", "plan_ir_c3.*0 copies"),
+    (r'(plan.output "logits" buffer \d+ stage) 1', r"\1 7", "plan_ir_c1.*stage 7"),
+    (r'(plan.output "logits" buffer \d+ stage) 1', r"\1 -1", "plan_ir_c1.*stage -1"),
+    (r'(plan.program "run.1" stage) 1', r"\1 0", "belongs to stage 1, the program to stage 0|runs the program of stage 0"),
+    (r"(plan.send .*to =) 1", r"\1 9", "'to' is 9"),
+    (r"(plan.recv .*tag =) 0", r"\1 1", "plan_v7.*waits for ever"),
+]
+
+
+@pytest.fixture(scope="module")
+def plan_text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("plan") / "plan.mlir"
+    arguments = tools.compile_arguments(tools.MODELS / "llama-small.onnx", "pp=2,tp=2", {"batch": 2, "seq": 16})
+    tools.run("dshard-opt", *arguments, "--micro-batches=2", "--to=plan", "--emit=mlir", "-o", path)
+    return path.read_text()
+
+
+@pytest.mark.parametrize("pattern,replacement,message", BAD_PLANS)
+def test_bad_plan_ir(pattern, replacement, message, plan_text, tmp_path):
+    edited, count = re.subn(pattern, replacement, plan_text, count=1)
+    assert count == 1
+    (tmp_path / "plan.mlir").write_text(edited)
+    done = tools.start("dshard-opt", tmp_path / "plan.mlir", "--from=plan", "--emit=plan", "-o", tmp_path / "m.dsplan")
+    assert done.status == 1, done.stderr
+    assert re.search(message, done.stderr), done.stderr

@@ -114,3 +114,17 @@ func.func @dynamic(%x: tensor<?xf32>) -> tensor<?xf32> attributes {dshard.spmd} 
 
 // expected-error @+1 {{[convert_to_plan_c3] has 0 blocks, expected 1}}
 func.func private @declared(tensor<4xf32>) -> tensor<4xf32> attributes {dshard.spmd}
+
+// -----
+
+// The programs of an entry point's stages follow each other.
+module attributes {dshard.mesh = #dshard.mesh<"pp"=2>} {
+  func.func private @run.1() attributes {dshard.spmd, dshard.stage = 1 : i64} {
+    return
+  }
+  func.func private @run.0() attributes {dshard.spmd, dshard.stage = 0 : i64} {
+    return
+  }
+  // expected-error @+1 {{[convert_to_plan_c1] names stage 1 as "run.1", but its stages are not functions behind one another}}
+  func.func private @run() attributes {dshard.stages = ["run.0", "run.1"]}
+}

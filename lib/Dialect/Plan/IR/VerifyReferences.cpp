@@ -141,11 +141,13 @@ LogicalResult References::verifyInProgram(Operation *op) {
     if (auto scalar = buffer.getScalar();
         scalar && failed(declared(op, "scalar", *scalar)))
       return failure();
-    return failure(
-        failed(isTensor(op, buffer.getType())) ||
-        failed(isSize(op, "offset", buffer.getOffset())) ||
-        failed(isSize(op, "size", buffer.getSize())) ||
-        failed(inRange(op, "copies", buffer.getCopies().value_or(1), 1 << 20)));
+    int64_t copies = buffer.getCopies().value_or(1);
+    if (copies < 1 || copies > 1 << 20)
+      return op->emitOpError("[plan_ir_c3] has ")
+             << copies << " copies, expected 1 to " << (1 << 20);
+    return failure(failed(isTensor(op, buffer.getType())) ||
+                   failed(isSize(op, "offset", buffer.getOffset())) ||
+                   failed(isSize(op, "size", buffer.getSize())));
   }
   if (auto repeat = dyn_cast<RepeatOp>(op))
     return isNumber(op, repeat.getCount());
