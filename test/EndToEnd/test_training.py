@@ -220,6 +220,7 @@ REFUSED_CONFIGS = [
     ({"shift_labels": True}, "shift_labels needs floats .batch, sequence, classes."),
     ({"shift_labels": 1}, "key 'shift_labels' is 1, expected true or false"),
     ({"ignore_index": 0.5}, "key 'ignore_index' is 0.5, expected a whole number"),
+    ({"ignore_index": 1 << 60}, "key 'ignore_index' is 1152921504606846976, expected a whole"),
     ({"optimizer": {"name": "sgd"}}, "key 'optimizer.name' is \"sgd\", expected adamw"),
     ({"optimizer": {"betas": [0.9, 1]}}, "key 'optimizer.betas' is 1, expected two numbers in"),
     ({"optimizer": {"betas": [0.9]}}, "key 'optimizer.betas' is .0.9.*, expected .beta1, beta2."),
@@ -306,6 +307,39 @@ def test_16_bit_parameters_are_refused(tmp_path):
         config, "--to=train", model="llama-small-bf16", dims=(("batch", 2), ("seq", 8))
     )
     refused(done, "parameter 'model.embed_tokens.weight' is .*bf16.*; training needs f32")
+
+
+def test_shifted_labels_of_one_position_are_refused(tmp_path):
+    config = write_config(tmp_path, shift_labels=True)
+    done = start_train(config, "--to=train", model="llama-small", dims=(("batch", 2), ("seq", 1)))
+    refused(done, "shift_labels needs at least 2 positions")
+
+
+def test_resuming_at_a_phase_gives_the_same_plan(filled, tmp_path):
+    """Two functions, and the model of a micro-batch before the phase train."""
+    config = write_config(tmp_path, shift_labels=True)
+    train = [f"--train={config}", "--micro-batches=2"]
+    arguments = tools.compile_arguments(
+        filled("llama-small"), "dp_shard=2,tp=2", {"batch": 4, "seq": 8}
+    )
+    tools.run(
+        "dshard-opt", *arguments, *train, f"--dump-phases-to={tmp_path / 'phases'}",
+        "-o", tmp_path / "whole.dsplan",
+    )
+
+    def printed(plan):
+        lines = tools.run("dshard-plan", "print", plan).stdout.splitlines()
+        return [line for line in lines if not line.startswith("  options ")]
+
+    whole = printed(tmp_path / "whole.dsplan")
+    assert any("train_step" in line for line in whole)
+    for program in sorted((tmp_path / "phases").glob("[0-6]-*.mlir")):
+        phase = program.stem[2:]
+        flags = train if phase in ("import", "graph") else []
+        tools.run(
+            "dshard-opt", program, f"--from={phase}", *flags, "-o", tmp_path / "resumed.dsplan"
+        )
+        assert printed(tmp_path / "resumed.dsplan") == whole, phase
 
 
 def test_a_training_entry_of_the_users_is_refused(tmp_path):

@@ -132,6 +132,10 @@ LogicalResult TrainStepBuilder::findLogits() {
                    : "cross_entropy needs floats [batch, ..., classes]");
   labelsType = RankedTensorType::get(logitsType.getShape().drop_back(),
                                      builder.getI64Type());
+  if (config.shiftLabels && labelsType.getShape().back() < 2)
+    return model.emitError()
+           << "--train: logits '" << config.logits << "' are " << logitsType
+           << "; shift_labels needs at least 2 positions";
   return success();
 }
 

@@ -195,9 +195,10 @@ static Status readConfig(const llvm::json::Object &object,
         [&](const JsonValue &v) { return readName(v, config.labels); }},
        {"ignore_index",
         [&](const JsonValue &v) {
+          // Labels travel through doubles in the interpreter.
           std::optional<int64_t> number = v.getAsInteger();
-          if (!number)
-            return expected("a whole number", v);
+          if (!number || std::abs(*number) > int64_t(1) << 53)
+            return expected("a whole number of at most 2^53", v);
           config.ignoreIndex = *number;
           return Status();
         }},
