@@ -258,9 +258,9 @@ Value Orderer::buildOrdered(Value value, int64_t dim) {
           isRepeated = false;
           fromConstants &= isFromConstants(operand);
         }
-      if (isRepeated) // the same all along the dim
+      if (isRepeated && isa<BroadcastToOp>(op)) // the same all along the dim
         return value;
-      if (fromConstants && isTransparent(op, *rule, factor)) {
+      if (!isRepeated && fromConstants && isTransparent(op, *rule, factor)) {
         SmallVector<Value> operands(op->getOperands());
         for (auto [operand, dims] : llvm::zip(operands, rule->operands))
           for (auto [d, own] : llvm::enumerate(dims))

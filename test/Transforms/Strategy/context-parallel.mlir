@@ -10,6 +10,7 @@
 // RUN: dshard-interpret %s --against %t.mlir --against %t.local.mlir --random-inputs --entry whole
 // RUN: dshard-interpret %s --against %t.mlir --against %t.local.mlir --random-inputs --entry causal
 // RUN: dshard-interpret %s --against %t.mlir --against %t.local.mlir --random-inputs --entry cross
+// RUN: dshard-interpret %s --against %t.mlir --against %t.local.mlir --random-inputs --entry made
 // RUN: dshard-interpret %s --against %t.mlir --against %t.local.mlir --random-inputs --entry unraised
 // RUN: dshard-opt %s --dshard-context-parallel=layout=contiguous -o %t.contiguous.mlir
 // RUN: FileCheck %s --check-prefix=CONTIGUOUS < %t.contiguous.mlir
@@ -52,6 +53,30 @@ func.func @computed(%x: tensor<2x8xf32> {dshard.dim_names = ["batch", "seq"], ds
   %0 = dshard.mul %x, %cos {path = "a", part = #dshard.part<forward>} : (tensor<2x8xf32>, tensor<8xf32>) -> tensor<2x8xf32>
   %1 = dshard.mul %0, %w {path = "b", part = #dshard.part<forward>} : (tensor<2x8xf32>, tensor<8xf32>) -> tensor<2x8xf32>
   return %1 : tensor<2x8xf32>
+}
+
+// What an op makes along the dim (a part, more of it, sums by position) has an order of its
+// own, and is reordered; what it repeats has none.
+// CHECK-LABEL: func.func @made(
+// CHECK: dshard.reorder %{{.*}} {dim = 0
+// CHECK: dshard.reorder %{{.*}} {dim = 0
+// CHECK: dshard.reorder %{{.*}} {dim = 0
+// CHECK: dshard.reorder %{{.*}} {dim = 0
+// CHECK-NOT: dshard.reorder
+// CHECK: return
+func.func @made(%x: tensor<8x4xf32> {dshard.dim_names = ["seq", ""], dshard.role = #dshard.role<input>}, %w: tensor<12x4xf32> {dshard.role = #dshard.role<param>}, %u: tensor<5x4xf32> {dshard.role = #dshard.role<param>}, %b: tensor<1x4xf32> {dshard.role = #dshard.role<param>}) -> tensor<8x4xf32> {
+  %index = dshard.constant dense<[5, 2, 0, 7, 5]> : tensor<5xi64>
+  %0 = dshard.slice %w {starts = array<i64: 2, 0>, strides = array<i64: 1, 1>, path = "s", part = #dshard.part<forward>} : (tensor<12x4xf32>) -> tensor<8x4xf32>
+  %1 = dshard.pad %u {low = array<i64: 1, 0>, high = array<i64: 2, 0>, value = 0.5 : f64, path = "p", part = #dshard.part<forward>} : (tensor<5x4xf32>) -> tensor<8x4xf32>
+  %2 = dshard.scatter_add %index, %u {dim = 0, path = "a", part = #dshard.part<forward>} : (tensor<5xi64>, tensor<5x4xf32>) -> tensor<8x4xf32>
+  %3 = dshard.concat %b, %u, %b, %b {dim = 0, path = "c", part = #dshard.part<forward>} : (tensor<1x4xf32>, tensor<5x4xf32>, tensor<1x4xf32>, tensor<1x4xf32>) -> tensor<8x4xf32>
+  %4 = dshard.broadcast_to %b {path = "r", part = #dshard.part<forward>} : (tensor<1x4xf32>) -> tensor<8x4xf32>
+  %5 = dshard.add %x, %0 {path = "x", part = #dshard.part<forward>} : (tensor<8x4xf32>, tensor<8x4xf32>) -> tensor<8x4xf32>
+  %6 = dshard.mul %5, %1 {path = "x", part = #dshard.part<forward>} : (tensor<8x4xf32>, tensor<8x4xf32>) -> tensor<8x4xf32>
+  %7 = dshard.add %6, %2 {path = "x", part = #dshard.part<forward>} : (tensor<8x4xf32>, tensor<8x4xf32>) -> tensor<8x4xf32>
+  %8 = dshard.add %7, %3 {path = "x", part = #dshard.part<forward>} : (tensor<8x4xf32>, tensor<8x4xf32>) -> tensor<8x4xf32>
+  %9 = dshard.add %8, %4 {path = "x", part = #dshard.part<forward>} : (tensor<8x4xf32>, tensor<8x4xf32>) -> tensor<8x4xf32>
+  return %9 : tensor<8x4xf32>
 }
 
 // A slice, a concatenation, a look-up by position, a merge with another dim: each gets the
