@@ -17,12 +17,12 @@ DIMS = {"batch": 4, "seq": 16}
 FLAGS = ("--entry=train_step", "--scalar=lr=1e-3")
 
 
-def compile_training(model, folder, mesh):
+def compile_training(model, folder, mesh, dims=DIMS):
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "train.json"
     config.write_text(json.dumps({"shift_labels": True, "clip_norm": 1.0}))
     plan = folder / "plan.dsplan"
-    tools.compile_plan(model, plan, mesh, DIMS, f"--train={config}")
+    tools.compile_plan(model, plan, mesh, dims, f"--train={config}")
     return plan
 
 
@@ -95,6 +95,20 @@ def test_training_needs_the_planned_memory_and_no_more_with_the_steps(filled, tm
         assert report["steps_per_second"] > 0
     if not tools.sanitized():
         assert measured[1000] - measured[20] < 512 << 10
+
+
+def test_the_backward_forms_no_score_matrix(filled, tmp_path):
+    """Scratch per thread does not grow with the sequence, the arena only in proportion to it."""
+    scratch, arena = [], []
+    for seq in (512, 2048):
+        dims = {"batch": 1, "seq": seq}
+        plan = compile_training(filled("llama-small"), tmp_path / str(seq), "", dims)
+        program = tools.entry_program(tools.plan_stat(plan), "train_step")
+        scratch.append(program["thread_scratch_per_thread"])
+        arena.append(program["arena"])
+    assert scratch[0] == scratch[1] > 0
+    # 4 heads x 2048 x 2048 scores alone would be 64 MiB.
+    assert arena[1] < 4.1 * arena[0] < 24 << 20
 
 
 def test_wrong_steps_are_refused(filled, tmp_path):
