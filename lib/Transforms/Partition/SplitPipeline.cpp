@@ -1,7 +1,7 @@
 //===- SplitPipeline.cpp - Split the program into pipeline stages ---------===//
 
+#include "dshard/Dialect/DShard/IR/Units.h"
 #include "dshard/Transforms/Partition/Passes.h"
-#include "dshard/Transforms/Propagate/Units.h"
 #include "mlir/IR/IRMapping.h"
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/SetVector.h"

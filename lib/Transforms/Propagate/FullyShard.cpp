@@ -2,10 +2,11 @@
 
 #include "dshard/Cost/Resharding.h"
 #include "dshard/Dialect/DShard/IR/DShardBuilder.h"
+#include "dshard/Dialect/DShard/IR/Units.h"
 #include "dshard/Transforms/Propagate/FactorSharding.h"
 #include "dshard/Transforms/Propagate/Gates.h"
+#include "dshard/Transforms/Propagate/Growth.h"
 #include "dshard/Transforms/Propagate/Passes.h"
-#include "dshard/Transforms/Propagate/Units.h"
 #include "llvm/ADT/StringMap.h"
 #include "llvm/ADT/StringSwitch.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -219,73 +220,9 @@ static RankedTensorType padType(RankedTensorType type,
 /// `value`, with zeros up to the stored size.
 static Value padForStorage(DShardBuilder &make, Value value,
                            const StorageChoice &storage) {
-  RankedTensorType type = DShardBuilder::typeOf(value);
-  if (storage.paddedDim < 0)
-    return value;
-  SmallVector<int64_t> low(type.getRank(), 0), high(type.getRank(), 0);
-  high[storage.paddedDim] =
-      storage.paddedSize - type.getDimSize(storage.paddedDim);
-  return make.create<PadOp>(padType(type, storage), value, low, high,
-                            llvm::APFloat(0.0));
-}
-
-/// `value` grew along `dim`: what is computed from it elementwise grows with
-/// it, sums do not mind the zeros, and everything else gets it cropped to
-/// `size`.
-static void growUsers(Value value, int64_t dim, int64_t size) {
-  auto type = cast<RankedTensorType>(value.getType());
-  Value cropped;
-  for (OpOperand &use : llvm::make_early_inc_range(value.getUses())) {
-    Operation *user = use.getOwner();
-    if (cropped && user == cropped.getDefiningOp())
-      continue;
-    if (auto reshard = dyn_cast<ReshardOp>(user)) {
-      if (reshard.getType() != type) {
-        reshard.getResult().setType(type);
-        growUsers(reshard.getResult(), dim, size);
-      }
-      continue;
-    }
-    auto fits = [&](Value other) {
-      auto own = cast<RankedTensorType>(other.getType());
-      int64_t ownDim = dim + own.getRank() - type.getRank();
-      return ownDim < 0 || own.getDimSize(ownDim) == 1 ||
-             own.getDimSize(ownDim) == type.getDimSize(dim);
-    };
-    auto reduce = dyn_cast<ReduceOp>(user);
-    if (reduce && llvm::is_contained(reduce.getDims(), dim) &&
-        reduce.getKind() == ReductionKind::sum)
-      continue;
-    if (isa<AdamWOp>(user) ||
-        (user->hasTrait<Pointwise>() &&
-         llvm::all_of(user->getOperands(), fits) &&
-         cast<RankedTensorType>(user->getResult(0).getType()).getRank() ==
-             type.getRank())) {
-      for (Value result : user->getResults()) {
-        auto own = cast<RankedTensorType>(result.getType());
-        if (own.getRank() != type.getRank() || own.getDimSize(dim) != size)
-          continue;
-        result.setType(type.clone(own.getElementType()));
-        growUsers(result, dim, size);
-      }
-      continue;
-    }
-    auto returnOp = dyn_cast<func::ReturnOp>(user);
-    if (returnOp && cast<func::FuncOp>(returnOp->getParentOp())
-                        .getResultAttr(use.getOperandNumber(), stateAttrName))
-      continue;
-    if (!cropped) {
-      OpBuilder builder(user->getContext());
-      builder.setInsertionPointAfterValue(value);
-      // Nothing of the backward part waits for it.
-      Operation *like = value.getDefiningOp() ? value.getDefiningOp() : user;
-      DShardBuilder make(builder, like->getLoc(),
-                         like->getAttrOfType<StringAttr>("path"),
-                         PartAttr::get(builder.getContext(), Part::optimizer));
-      cropped = make.sliceDim(value, dim, 0, size);
-    }
-    use.set(cropped);
-  }
+  return storage.paddedDim < 0
+             ? value
+             : padWithZeros(make, value, storage.paddedDim, storage.paddedSize);
 }
 
 /// A cotangent is sharded as its primal is computed with: the value, what it
@@ -412,15 +349,6 @@ std::optional<StorageChoice> Sharder::chooseFor(BlockArgument argument,
         << storage->paddedSize << " for storage over " << describe(axes, mesh)
         << " of " << getSize(axes) << " ranks";
   return storage;
-}
-
-/// The name that gradients and optimizer states know a parameter by.
-static StringRef getStateName(func::FuncOp function, unsigned argument) {
-  if (auto state =
-          function.getArgAttrOfType<StringAttr>(argument, stateAttrName))
-    return state.getValue();
-  auto weight = function.getArgAttrOfType<WeightAttr>(argument, weightAttrName);
-  return weight ? weight.getName().getValue() : StringRef();
 }
 
 void Sharder::run() {

@@ -1,14 +1,15 @@
-//===- Units.h - What is gathered together ----------------------*- C++ -*-===//
+//===- Units.h - Layers by their module paths -------------------*- C++ -*-===//
 //
-// A unit is a part of the model whose parameters are gathered at once and freed
-// at once: a layer, by default each element of the longest numbered list of
-// module paths, "model.layers.0" to "model.layers.31". What lies in no layer
-// (embedding, last norm, head) or is used by two of them is the root unit, "".
-// Units go by the `path` of the ops that use a parameter.
+// What is gathered together, and what pipelines divide. A unit is a part of the
+// model whose parameters are gathered at once and freed at once: a layer, by
+// default each element of the longest numbered list of module paths,
+// "model.layers.0" to "model.layers.31". What lies in no layer (embedding, last
+// norm, head) or is used by two of them is the root unit, "". Units go by the
+// `path` of the ops that use a parameter.
 //
 //===----------------------------------------------------------------------===//
-#ifndef DSHARD_TRANSFORMS_PROPAGATE_UNITS_H
-#define DSHARD_TRANSFORMS_PROPAGATE_UNITS_H
+#ifndef DSHARD_DIALECT_DSHARD_IR_UNITS_H
+#define DSHARD_DIALECT_DSHARD_IR_UNITS_H
 
 #include "dshard/Dialect/DShard/IR/DShardOps.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -43,4 +44,4 @@ private:
 
 } // namespace mlir::dshard
 
-#endif // DSHARD_TRANSFORMS_PROPAGATE_UNITS_H
+#endif // DSHARD_DIALECT_DSHARD_IR_UNITS_H

@@ -1,6 +1,6 @@
 //===- Units.cpp - What is gathered together ------------------------------===//
 
-#include "dshard/Transforms/Propagate/Units.h"
+#include "dshard/Dialect/DShard/IR/Units.h"
 #include "llvm/ADT/StringExtras.h"
 #include <map>
 
