@@ -1,10 +1,10 @@
 //===- PlanStatistics.h - What a plan costs ---------------------*- C++ -*-===//
 //
 // Exact memory, and the instructions and collectives that one rank executes.
-// Memory is equal on all ranks with one pp coordinate. Bytes of a collective are those of its local
-// operands (of the result for a receive), once per execution: repeats of known
-// count multiply; what a scalar may skip is counted, and a repeat that a scalar
-// counts is counted once.
+// Memory is equal on all ranks with one pp coordinate. Bytes of a collective
+// are those of its local operands (of the result for a receive), once per
+// execution: repeats of known count multiply; what a scalar may skip is
+// counted, and a repeat that a scalar counts is counted once.
 //
 //===----------------------------------------------------------------------===//
 #ifndef DSHARD_PLAN_PLANSTATISTICS_H

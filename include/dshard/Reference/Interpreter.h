@@ -9,8 +9,8 @@
 // programs which differ by more than 1e-9 differ in meaning; model rounds each
 // op's result to its element type.
 //
-// A function with `dshard.micro_batches` = n runs n times, each time on the next
-// n-th of the arguments with `dshard.micro_batched`; such results are put
+// A function with `dshard.micro_batches` = n runs n times, each time on the
+// next n-th of the arguments with `dshard.micro_batched`; such results are put
 // together again. An entry point with `dshard.stages` has its body in these
 // functions: they run first to last, each on the ranks of its `pp` coordinate,
 // and send and recv carry values between them.
