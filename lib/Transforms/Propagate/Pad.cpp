@@ -3,6 +3,7 @@
 #include "dshard/Dialect/DShard/IR/DShardBuilder.h"
 #include "dshard/Transforms/Propagate/FactorSharding.h"
 #include "dshard/Transforms/Propagate/Gates.h"
+#include "dshard/Transforms/Propagate/Growth.h"
 #include "dshard/Transforms/Propagate/Passes.h"
 
 namespace mlir::dshard {
@@ -27,13 +28,23 @@ struct PaddingPlan {
   llvm::SmallVector<GatherOp> lookups;   ///< their indices must not go negative
   llvm::SmallVector<MatMulOp> products;  ///< their last (or row) dim is cropped
   llvm::SmallVector<int64_t> productDims;
+  /// Other operands of backward products that contract the dim: they get zeros.
+  llvm::SmallVector<OpOperand *> contracted;
+  llvm::SmallVector<int64_t> contractedDims;
 };
 } // namespace
+
+static Part getPart(Operation *op) {
+  auto part = op->getAttrOfType<PartAttr>("part");
+  return part ? part.getValue() : Part::forward;
+}
 
 /// The use that cannot take a padded dim, or null.
 static Operation *detectUses(const Padding &padding, PaddingPlan &plan) {
   for (OpOperand &use : padding.value.getUses()) {
     Operation *user = use.getOwner();
+    if (getPart(user) == Part::optimizer)
+      continue; // grows with the parameter
     if (auto transpose = dyn_cast<TransposeOp>(user)) {
       const auto *it = llvm::find(transpose.getPermutation(), padding.dim);
       Padding next{transpose.getResult(),
@@ -55,7 +66,20 @@ static Operation *detectUses(const Padding &padding, PaddingPlan &plan) {
       // The kept dim of the right operand is its last, of the left its last but
       // one.
       int64_t kept = type.getRank() - (isRhs != transposed ? 1 : 2);
-      if (padding.dim != kept || matmul.getLhs() == matmul.getRhs())
+      if (matmul.getLhs() == matmul.getRhs())
+        return user;
+      if (padding.dim != kept && padding.dim >= type.getRank() - 2 &&
+          getPart(user) == Part::backward) {
+        OpOperand &other = user->getOpOperand(isRhs ? 0 : 1);
+        bool otherTransposed =
+            isRhs ? matmul.getTransposeLhs() : matmul.getTransposeRhs();
+        int64_t rank = cast<RankedTensorType>(other.get().getType()).getRank();
+        plan.contracted.push_back(&other);
+        plan.contractedDims.push_back(rank -
+                                      (isRhs != otherTransposed ? 1 : 2));
+        continue;
+      }
+      if (padding.dim != kept)
         return user;
       auto result = cast<RankedTensorType>(matmul.getResult().getType());
       plan.products.push_back(matmul);
@@ -67,18 +91,11 @@ static Operation *detectUses(const Padding &padding, PaddingPlan &plan) {
   return nullptr;
 }
 
-static RankedTensorType growDim(Type type, int64_t dim, int64_t size) {
-  auto tensor = cast<RankedTensorType>(type);
-  llvm::SmallVector<int64_t> shape(tensor.getShape());
-  shape[dim] = size;
-  return tensor.clone(shape);
-}
-
 static void applyPadding(const Padding &padding, const PaddingPlan &plan,
                          MeshAttr mesh) {
   for (const Padding &grown : plan.transposed) {
     Value value = grown.value;
-    value.setType(growDim(value.getType(), grown.dim, grown.padded));
+    value.setType(growType(value.getType(), grown.dim, grown.padded));
   }
   for (GatherOp gather : plan.lookups) {
     // Negative indices count from the model's end, not from the padded one.
@@ -99,17 +116,50 @@ static void applyPadding(const Padding &padding, const PaddingPlan &plan,
     DShardBuilder make(builder, matmul);
     MatMulOp product = matmul;
     Value result = product.getResult();
-    result.setType(growDim(result.getType(), dim, padding.padded));
+    result.setType(growType(result.getType(), dim, padding.padded));
     Value cropped = make.sliceDim(result, dim, 0, padding.size);
     result.replaceAllUsesExcept(cropped, cropped.getDefiningOp());
+  }
+  for (auto [operand, dim] : llvm::zip(plan.contracted, plan.contractedDims)) {
+    OpBuilder builder(operand->getOwner());
+    DShardBuilder make(builder, operand->getOwner());
+    operand->set(padWithZeros(make, operand->get(), dim, padding.padded));
+  }
+}
+
+/// The gradient gets zeros for what is padded; moments grow.
+static void applyToOptimizer(func::FuncOp function, const Padding &padding) {
+  auto arg = cast<BlockArgument>(padding.value);
+  growUsers(arg, padding.dim, padding.size);
+  StringRef name = getStateName(function, arg.getArgNumber());
+  if (name.empty())
+    return;
+  function.walk([&](GradientOp op) {
+    if (op.getOf() != name)
+      return;
+    OpBuilder builder(op);
+    DShardBuilder make(builder, op);
+    op.getInputMutable().assign(
+        padWithZeros(make, op.getInput(), padding.dim, padding.padded));
+    op.getResult().setType(cast<RankedTensorType>(op.getInput().getType()));
+    growUsers(op.getResult(), padding.dim, padding.size);
+  });
+  for (BlockArgument state : function.getArguments()) {
+    auto of = function.getArgAttrOfType<StringAttr>(state.getArgNumber(),
+                                                    stateOfAttrName);
+    if (!of || of.getValue() != name)
+      continue;
+    state.setType(growType(state.getType(), padding.dim, padding.padded));
+    growUsers(state, padding.dim, padding.size);
   }
 }
 
 /// The bias of a padded projection: a vector that is only added.
 static bool isBias(BlockArgument arg) {
   return cast<RankedTensorType>(arg.getType()).getRank() == 1 &&
-         llvm::all_of(arg.getUsers(),
-                      [](Operation *user) { return isa<AddOp>(user); });
+         llvm::all_of(arg.getUsers(), [](Operation *user) {
+           return isa<AddOp>(user) || getPart(user) == Part::optimizer;
+         });
 }
 
 /// Pads one dim of a parameter if its axes do not divide it.
@@ -156,11 +206,12 @@ static LogicalResult padDim(func::FuncOp function, BlockArgument arg,
     remark << ", and " << describeOp(plan.products.front())
            << " is gathered and cropped to " << size;
   applyPadding(padding, plan, mesh);
-  arg.setType(growDim(type, dim, padding.padded));
-  llvm::SmallVector<Type> inputs(function.getArgumentTypes());
-  inputs[arg.getArgNumber()] = arg.getType();
-  function.setType(FunctionType::get(function.getContext(), inputs,
-                                     function.getResultTypes()));
+  arg.setType(growType(type, dim, padding.padded));
+  applyToOptimizer(function, padding);
+  llvm::SmallVector<Type> inputs(function.getBody().getArgumentTypes());
+  llvm::SmallVector<Type> results(
+      function.getBody().front().getTerminator()->getOperandTypes());
+  function.setType(FunctionType::get(function.getContext(), inputs, results));
   return success();
 }
 

@@ -244,10 +244,11 @@ LogicalResult StyleWriter::shardResult(Value value, const TpLayout &layout,
 // Styles
 //===----------------------------------------------------------------------===//
 
-/// The vocabulary: a dim that the model returns (logits).
+/// The vocabulary: a dim that the model returns (logits), or that the loss of a
+/// training step reads.
 static bool isReturned(Value value) {
   return llvm::any_of(value.getUsers(), [](Operation *user) {
-    if (isa<func::ReturnOp>(user))
+    if (isa<func::ReturnOp>(user) || pathOf(user) == "loss")
       return true;
     return isa<AddOp, CastOp>(user) && isReturned(user->getResult(0));
   });

@@ -1,0 +1,33 @@
+//===- Growth.h - What grows with a padded parameter ------------*- C++ -*-===//
+//
+// A parameter whose dim does not divide is padded, for its vocabulary
+// (`dshard-pad`) or its storage (`dshard-fully-shard`). In a training step its
+// gradient, its moments and what is computed from them grow with it.
+//
+//===----------------------------------------------------------------------===//
+#ifndef DSHARD_TRANSFORMS_PROPAGATE_GROWTH_H
+#define DSHARD_TRANSFORMS_PROPAGATE_GROWTH_H
+
+#include "dshard/Dialect/DShard/IR/DShardBuilder.h"
+
+namespace mlir::dshard {
+
+/// The name that gradients and optimizer states know a parameter by; "" if it
+/// has none.
+llvm::StringRef getStateName(func::FuncOp function, unsigned argument);
+
+/// `type` with another size of `dim`.
+RankedTensorType growType(Type type, int64_t dim, int64_t size);
+
+/// `value` with zeros behind it along `dim`, up to `size`.
+Value padWithZeros(DShardBuilder &make, Value value, int64_t dim, int64_t size);
+
+/// `value` grew along `dim` from `size`: what the optimizer computes from it
+/// elementwise grows with it, sums do not mind the zeros, states are stored as
+/// they are, and everything else of the optimizer, and the function's results,
+/// get it cropped. Uses of the forward and backward part are not touched.
+void growUsers(Value value, int64_t dim, int64_t size);
+
+} // namespace mlir::dshard
+
+#endif // DSHARD_TRANSFORMS_PROPAGATE_GROWTH_H
