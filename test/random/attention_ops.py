@@ -1,12 +1,14 @@
 """Makers of attention and what belongs to it: heads, grouped heads, masks, gradients."""
 
 from generator import MAKERS, MAX_VALUE, hull, maker
-from program import Value
+from program import Value, mesh_pieces, random_sharding
 
 
 @maker("attention", "rotary")
 def attention(self, op):
     r = self.random
+    if op == "attention" and not self.gradient and not self.graph and self.chance(0.45):
+        return context_parallel(self)
     batch, keys = r.choice([1, 2, 2, 4, 6]), r.choice([2, 3, 4, 8])
     length = keys if self.chance(0.6) else r.choice([1, 2, 4])
     kv = r.choice([1, 2, 2, 3, 4, 8])
@@ -51,13 +53,57 @@ def attention(self, op):
     )
 
 
+def context_parallel(self):
+    """Queries and keys of one sequence, which lies on the ranks in some order."""
+    r = self.random
+    piece = r.choice(mesh_pieces(r, self.mesh))
+    method = r.choice(["ring", "ring", "all_gather", "all_gather", "all_to_all", "hierarchical"])
+    layout = r.choice(["zigzag", "contiguous", "striped"])
+    # Striped keys have no halves that a row sees whole or not at all.
+    causal = self.chance(0.7) and not (method in ("all_gather", "hierarchical") and layout == "striped")
+    length = piece.size * (2 if layout == "zigzag" else 1) * r.choice([1, 2, 3])
+    kv = r.choice([1, 2, 2, 4]) * (piece.size if method in ("all_to_all", "hierarchical") else 1)
+    heads, batch = kv * r.choice([1, 1, 2]), r.choice([1, 2, 2, 4])
+    depth, depth_v = r.choice([2, 4]), r.choice([2, 4, 3])
+
+    def operand(count, width):
+        shape = (batch, count, length, width)
+        if self.chance(0.2):
+            return self.other(shape, condition=lambda v: v.largest <= 8)
+        rest = {name: size for name, size in self.mesh.items() if name != piece.name}
+        sharding = random_sharding(r, rest, (batch, count), 0.3)
+        sharding.dims += [[piece], []]
+        sharding.open += [False, False]
+        return self.argument(shape, sharding=sharding)
+
+    q, k, v = operand(heads, depth), operand(kv, depth), operand(kv, depth_v)
+    words = ["scale = 0.25 : f64", f"layout = #dshard.layout<{layout}>", f"parts = {piece.size} : i64"]
+    words.append(f'dshard.cp_method = "{method}"')
+    operands, masked = [q, k, v], False
+    if self.chance(0.4):
+        operands.append(self.argument((batch, length), "i1", 0, 1, needs="padding"))
+        masked = True
+    if causal:
+        words.append("causal")
+        if method in ("all_gather", "all_to_all") and self.chance(0.3):
+            words.append(f"window = {r.choice([1, 2, 3])} : i64")
+    if self.chance(0.2):
+        words.append("softcap = 2.0 : f64")
+    if self.chance(0.4):
+        words.append("fully_masked = #dshard.fully_masked<uniform>")
+    lse = Value((batch, heads, length), "f32", -200.0, 200.0, False, usable=not masked)
+    return self.emit(
+        "attention", operands, (batch, heads, length, depth_v), q.dtype, *hull(0.0, v.low, v.high), ", ".join(words), more=[lse]
+    )
+
+
 @maker("attention_grad")
 def attention_grad(self, op):
     """With the result and the log-sum-exp of the attention that it belongs to."""
     if MAKERS["attention"](self, "attention") is None:
         return None
     node = self.program.nodes[-1]
-    if node.op != "attention":
+    if node.op != "attention" or "cp_method" in node.attributes:
         return None
     q, k, v, *mask = node.operands
     out, lse = node.results

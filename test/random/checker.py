@@ -55,6 +55,7 @@ class Verdict:
     message: str = ""
     commands: list = dataclasses.field(default_factory=list)
     ops: set = dataclasses.field(default_factory=set)  # in any of the dumps
+    features: set = dataclasses.field(default_factory=set)  # of the compiled program
 
     @property
     def failed(self):
@@ -91,7 +92,7 @@ def choose_flags(program, graph=False):
     elif program.seed % 3 == 0:
         resolve[resolve.index("--dshard-fully-shard")] += "=mode=none"
     first = list(GRAPH) if graph else []
-    if any(node.op == "cross_entropy" for node in program.nodes):
+    if any(node.op == "cross_entropy" for node in program.all_nodes()):
         first.insert(0, "--dshard-decompose=ops=cross_entropy")  # as the train phase does
     if program.gradient:
         first.insert(0, "--dshard-differentiate")
@@ -187,8 +188,9 @@ def compare(program, dumps, folder):
     ops = set()
     for _, text in dumps:
         ops |= set(re.findall(r"\bdshard\.(\w+) ", text))
+    features = {"a partial accumulator"} if any(re.search(r"dshard\.repeat .*partial = ", text) for _, text in dumps) else set()
     if done.returncode == 0:
-        return Verdict("equal", ops=ops)
+        return Verdict("equal", ops=ops, features=features)
     if is_crash(done.returncode):
         return Verdict("crash", "dshard-interpret", f"signal {done.returncode}", [command])
     errors = re.findall(r"error: (.*)", done.stderr)
@@ -261,7 +263,7 @@ def check_batch(programs, folder, plans=False):
         verdict = compare(program, dumps, folder)
         if plans and verdict.kind == "equal":
             ran = run_plan(program, dumps, folder)
-            ran.ops = verdict.ops
+            ran.ops, ran.features = verdict.ops, verdict.features
             verdict = ran
         verdicts[program.name] = verdict
         if not verdict.failed:

@@ -54,6 +54,7 @@ class Generator:
         self.plain = plain
         self.graph = graph
         self.gradient = gradient
+        self.inside = False  # of a repeat
         self.program = Program(seed, random_mesh(self.random), gradient=gradient)
         self.mesh = self.program.mesh
         self.float = "f32" if plain else self.random.choice(["f32"] * 6 + ["f64", "bf16", "f16"])
@@ -704,7 +705,7 @@ class Generator:
         low, high = math.log(2), math.log(40)
         target = round(math.exp(self.random.uniform(low, high)))
         ops = [op for op in MAKERS if not (self.gradient and op in NO_GRADIENT)]
-        ops += ["matmul", "matmul", "add", "mul", "reshape", "reshape", "transpose", "attention", "reduce"]
+        ops += ["matmul", "matmul", "add", "mul", "reshape", "reshape", "transpose", "attention", "reduce", "repeat"]
         for _ in range(20 * target):
             if len(self.program.nodes) >= target:
                 break
@@ -753,4 +754,4 @@ def generate(seed, plain=False, graph=False, gradient=False):
     raise AssertionError(f"seed {seed}: no program in 50 attempts")
 
 
-import attention_ops, training_ops  # noqa: E402, E401, F401: register their makers
+import attention_ops, control_ops, training_ops  # noqa: E402, E401, F401: register their makers

@@ -9,11 +9,8 @@ FOLDER = pathlib.Path(__file__).resolve().parent.parent.parent / "include" / "ds
 # that turns up in the output of a pass fails the test: it then needs programs of its own.
 ELSEWHERE = {
     "broadcast": "test/Reference/test_collectives.py",
-    "permute": "test/Reference/test_collectives.py",
     "send": "test/Reference/test_collectives.py",
     "recv": "test/Reference/test_collectives.py",
-    "repeat": "test/Reference/control.mlir, test/Transforms/Propagate/control.mlir",
-    "if": "test/Reference/control.mlir, test/Transforms/Propagate/control.mlir",
 }
 
 

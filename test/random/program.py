@@ -127,6 +127,20 @@ class Node:
     results: list
     attributes: str = ""
     target: Sharding = None  # of a reshard
+    reads: list = dataclasses.field(default_factory=list)  # arguments that it names, no operands
+    # Of a repeat: the values its region starts with (the iteration first), its ops, and
+    # what it yields. The region may read what lies outside.
+    starts: list = dataclasses.field(default_factory=list)
+    body: list = dataclasses.field(default_factory=list)
+    yields: list = dataclasses.field(default_factory=list)
+
+    def nested(self):
+        """This op and those of its region."""
+        return [self] + [inner for node in self.body for inner in node.nested()]
+
+    def uses(self):
+        """Whatever must be there for it."""
+        return self.operands + self.reads + self.yields + [value for node in self.body for value in node.uses()]
 
     def text(self, names, mesh, path):
         inherent = f'path = "{path}", part = #dshard.part<forward>'
@@ -151,8 +165,16 @@ class Node:
         operands = ", ".join(names[operand] for operand in self.operands)
         types = ", ".join(operand.type for operand in self.operands)
         results = ", ".join(result.type for result in self.results)
-        if len(self.results) > 1:
+        if len(self.results) > 1 or self.op == "repeat":
             results = f"({results})"
+        if self.op == "repeat":
+            starts = ", ".join(f"{names[value]}: {value.type}" for value in self.starts)
+            lines = [f"{left} = dshard.repeat {self.attributes} init({operands}) {{{', '.join(words[1:])}}} : ({types}) -> {results} {{"]
+            lines.append(f"  ^bb0({starts}):")
+            lines += ["    " + node.text(names, mesh, f"{path}.{i}") for i, node in enumerate(self.body)]
+            yields = ", ".join(names[value] for value in self.yields)
+            lines.append(f"    dshard.yield {yields} : {', '.join(value.type for value in self.yields)}")
+            return "\n".join(lines) + "\n  }"
         return f"{left} = dshard.{self.op} {operands} {{{', '.join(words)}}} : ({types}) -> {results}"
 
 
@@ -177,6 +199,9 @@ class Program:
     def ranks(self):
         return math.prod(self.mesh.values())
 
+    def all_nodes(self):
+        return [inner for node in self.nodes for inner in node.nested()]
+
     def clone(self):
         return copy.deepcopy(self)
 
@@ -187,7 +212,7 @@ class Program:
         for node in reversed(self.nodes):
             if any(id(result) in live for result in node.results):
                 kept.append(node)
-                live.update(id(operand) for operand in node.operands)
+                live.update(id(value) for value in node.uses())
         self.nodes = kept[::-1]
         self.arguments = [a for a in self.arguments if id(a) in live]
 
@@ -196,9 +221,9 @@ class Program:
         for argument in self.arguments:
             names[argument] = "%" + argument.name
         count = 0
-        for node in self.nodes:
-            for result in node.results:
-                names[result] = f"%v{count}"
+        for node in self.all_nodes():
+            for value in node.results + node.starts:
+                names[value] = f"%v{count}"
                 count += 1
         lines = []
         for argument in self.arguments:

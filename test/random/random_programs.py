@@ -8,6 +8,8 @@ nine are annotated programs of 2 to 40 ops, two such programs whose ops are firs
 apart and raised again (graph phase), two such programs in fp32 that are also compiled
 into a plan and executed, two the gradients of such programs (one of them executed), four
 are resolved programs of reshards between pairs of layouts, and one reshards at random.
+Annotated programs have repeats (with accumulators that stay partial) and attention over a
+sequence that lies on the ranks, by every method and layout.
 
 A failure is shrunk; the program and the command that shows it go to --failures. Ends
 with what was refused, by message, and the coverage: programs per registered op, and
@@ -19,6 +21,7 @@ import argparse
 import collections
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -56,12 +59,12 @@ def program_of(seed):
 def features_of(program):
     """What a program has beyond its ops, that is easily lost from a generator."""
     found = set()
-    reads = collections.Counter(id(operand) for node in program.nodes for operand in node.operands)
+    reads = collections.Counter(id(operand) for node in program.all_nodes() for operand in node.operands)
     if any(count > 1 for count in reads.values()):
         found.add("a value read more than once")
-    values = program.arguments + [result for node in program.nodes for result in node.results]
+    values = program.arguments + [result for node in program.all_nodes() for result in node.results]
     shardings = [value.sharding for value in values if value.sharding]
-    shardings += [s for _, s in program.outputs if s] + [node.target for node in program.nodes if node.target]
+    shardings += [s for _, s in program.outputs if s] + [node.target for node in program.all_nodes() if node.target]
     if any(1 in value.shape for value in values):
         found.add("a dim of size 1")
     if any(piece.size != program.mesh[piece.name] for s in shardings for piece in s.pieces()):
@@ -79,7 +82,7 @@ def features_of(program):
     if "--dshard-fully-shard" in program.flags and program.mesh.get("dp_shard", 1) > 1:
         if any(argument.weight for argument in program.arguments):
             found.add("a parameter stored sharded")
-    for node in program.nodes:
+    for node in program.all_nodes():
         x = node.operands[0] if node.operands else None
         if node.op == "attention":
             if x.shape[1] > node.operands[1].shape[1] > 1:
@@ -88,6 +91,9 @@ def features_of(program):
                 found.add("a key padding")
             if "causal" in node.attributes:
                 found.add("a causal mask")
+            method = re.search(r'cp_method = "(\w+)"', node.attributes)
+            if method:
+                found.add(f"a sequence on the ranks, {method.group(1)}")
         if node.op == "reshape" and x.sharding:
             result = node.results[0].shape
             same = [i for i, (a, b) in enumerate(zip(x.shape, result)) if x.shape[: i + 1] == result[: i + 1]]
@@ -102,6 +108,7 @@ def features_of(program):
 FEATURES = {
     "a value read more than once", "a dim of size 1", "a sub-axis", "a dim over two axes", "a partial value",
     "an open dim", "a padded vocabulary", "a parameter stored sharded", "grouped heads", "a key padding", "a causal mask",
+    "a partial accumulator", *(f"a sequence on the ranks, {method}" for method in ("ring", "all_gather", "all_to_all", "hierarchical")),
     "a split of a sharded dim", "a merge of a sharded dim", "a broadcast operand",
     *(f"an axis of size {size}" for size in (1, 2, 3, 4, 8)),
 }
@@ -127,7 +134,7 @@ class Tally:
             return
         self.families[family_of(program.seed)] += 1
         self.ops.update(verdict.ops)
-        self.features.update(features_of(program))
+        self.features.update(features_of(program) | verdict.features)
         self.pairs.update(program.pairs)
         self.meshes[" ".join(f"{name}={size}" for name, size in program.mesh.items() if size > 1)] += 1
         self.sizes.append(len(program.nodes))

@@ -13,12 +13,13 @@ from program import Argument, Sharding
 
 
 def values_of(program):
-    return program.arguments + [result for node in program.nodes for result in node.results]
+    return program.arguments + [value for node in program.all_nodes() for value in node.results + node.starts]
 
 
 def replace(program, old, new):
-    for node in program.nodes:
+    for node in program.all_nodes():
         node.operands = [new if operand is old else operand for operand in node.operands]
+        node.yields = [new if value is old else value for value in node.yields]
     program.outputs = [(new if value is old else value, sharding) for value, sharding in program.outputs]
 
 
@@ -64,6 +65,29 @@ def without_ops(program):
                 yield smaller
 
 
+def without_inner_ops(program):
+    """An op of a region gives way to one of its operands."""
+    for index, whole in enumerate(program.all_nodes()):
+        for inner in range(len(whole.body)):
+            smaller = program.clone()
+            body = smaller.all_nodes()[index].body
+            node = body[inner]
+            if not any(result in other.uses() for other in body for result in node.results) and not any(
+                result in smaller.all_nodes()[index].yields for result in node.results
+            ):
+                body.remove(node)
+                yield smaller
+                continue
+            for operand in node.operands:
+                if len(node.results) == 1 and operand.type == node.results[0].type:
+                    again = program.clone()
+                    node = again.all_nodes()[index].body[inner]
+                    same = node.operands[whole.body[inner].operands.index(operand)]
+                    replace(again, node.results[0], same)
+                    again.all_nodes()[index].body.remove(node)
+                    yield again
+
+
 def without_shardings(program):
     def closed(sharding):
         return Sharding.replicated(len(sharding.dims)) if sharding else None
@@ -93,7 +117,7 @@ def without_shardings(program):
 def without_axes(program):
     def shardings(of):
         found = [value.sharding for value in values_of(of)] + [sharding for _, sharding in of.outputs]
-        return [s for s in found + [node.target for node in of.nodes] if s]
+        return [s for s in found + [node.target for node in of.all_nodes()] if s]
 
     def rewrite(change):
         smaller = program.clone()
@@ -135,8 +159,8 @@ def with_smaller_dims(program):
                 smaller = program.clone()
                 for value in values_of(smaller):
                     value.shape = tuple(mapping.get(s, s) for s in value.shape)
-                if any(node.op == "constant" and "[" in node.attributes for node in smaller.nodes):
-                    for node in smaller.nodes:
+                if any(node.op == "constant" and "[" in node.attributes for node in smaller.all_nodes()):
+                    for node in smaller.all_nodes():
                         if node.op == "constant":
                             first = re.search(r"dense<\[*([^\],>]+)", node.attributes).group(1)
                             node.attributes = f"dense<{first}>"
@@ -148,7 +172,7 @@ def size_of(program):
     shardings = sum(len(v.sharding.pieces()) + 1 for v in values_of(program) if v.sharding)
     shardings += sum(len(s.pieces()) + 1 for _, s in program.outputs if s)
     axes = sum(program.mesh.values())
-    return (len(program.nodes), len(program.outputs) + len(program.arguments), axes, shardings, elements)
+    return (len(program.all_nodes()), len(program.outputs) + len(program.arguments), axes, shardings, elements)
 
 
 def shrink(program, still_fails, limit=400):
@@ -157,7 +181,7 @@ def shrink(program, still_fails, limit=400):
     improved = True
     while improved and asked < limit:
         improved = False
-        for changes in (without_outputs, without_ops, without_axes, without_shardings, with_smaller_dims):
+        for changes in (without_outputs, without_ops, without_inner_ops, without_axes, without_shardings, with_smaller_dims):
             again = True
             while again and asked < limit:
                 again = False

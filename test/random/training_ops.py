@@ -70,7 +70,10 @@ def gradient(self, op):
         return None
     parameter = self.random.choice(parameters)
     x = self.other(parameter.shape, parameter.dtype)
-    return self.emit(op, [x], x.shape, x.dtype, x.low, x.high, f'of = "{parameter.name}"', exact=True)
+    result = self.emit(op, [x], x.shape, x.dtype, x.low, x.high, f'of = "{parameter.name}"', exact=True)
+    if result:
+        self.program.nodes[-1].reads = [parameter]
+    return result
 
 
 @maker("adamw")
