@@ -115,6 +115,8 @@ def test_storage_is_sharded(name, mesh, filled, tmp_path):
     ranks = sizes["dp_shard"] * sizes.get("tp", 1)
     parameters = parameter_bytes(model)
     stored = sum(stat["state_by_role"].values())
+    assert stored == stat["memory_per_rank"]["state"]
+    # The bound is 1.05 / N of the parameters plus the largest unit; what is stored needs no unit.
     assert parameters / ranks <= stored <= 1.05 * parameters / ranks
 
     # Beside it the arena holds gathered weights: the root and one layer at a time.
