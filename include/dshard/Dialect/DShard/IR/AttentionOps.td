@@ -25,7 +25,9 @@ def DShard_AttentionOp : DShard_ComputeOp<"attention",
     fully_masked: a row that attends nothing is zero, or the mean of value over
     all T keys (uniform: what adding a finite mask value gives).
     layout, parts: rows and keys lie in the order that `dshard.reorder` with the same
-    attributes gives; masks go by the positions before it.
+    attributes gives; masks go by the positions before it. With parts > 1 rows and keys
+    are one sequence and one factor, which may be sharded: `dshard.cp_method` (ring,
+    all_gather, all_to_all, hierarchical) says how the local form lets keys meet rows.
     query_offset (tensor<i64>, local phase only) is added to `offset`: the rank's queries
     are a later part of the sequence.
 
@@ -33,7 +35,7 @@ def DShard_AttentionOp : DShard_ComputeOp<"attention",
     - (attention_c1) ranks 4; B, T, D agree; Hkv divides H.
     - (attention_c2) key_padding is [B,T] of i1.
     - (attention_c3) log_sum_exp is [B,H,S] of f32.
-    - (attention_c4) a layout other than contiguous needs S = T, divided by what reorder_c1 says.
+    - (attention_c4) parts > 1 needs S = T, divided by what reorder_c1 says.
     - (attention_c5) query_offset is tensor<i64>.
   }];
   // As every op prints; a fourth operand without dims is the query_offset.
