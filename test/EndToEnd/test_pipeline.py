@@ -293,3 +293,53 @@ def test_bad_plan_ir(pattern, replacement, message, plan_text, tmp_path):
     done = tools.start("dshard-opt", tmp_path / "plan.mlir", "--from=plan", "--emit=plan", "-o", tmp_path / "m.dsplan")
     assert done.status == 1, done.stderr
     assert re.search(message, done.stderr), done.stderr
+
+
+def test_a_tied_parameter_is_held_by_both_stages(tmp_path):
+    weight = np.random.default_rng(3).standard_normal((8, 8)).astype(np.float32)
+    names = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 8]) for name in ("x", "y")]
+    nodes = [
+        helper.make_node("MatMul", ["x", "tied.weight"], ["h"], name="/layers.0/MatMul"),
+        helper.make_node("Tanh", ["h"], ["t"], name="/layers.0/Tanh"),
+        helper.make_node("MatMul", ["t", "tied.weight"], ["y"], name="/layers.1/MatMul"),
+    ]
+    graph = helper.make_graph(nodes, "tied", names[:1], names[1:], [onnx.numpy_helper.from_array(weight, "tied.weight")])
+    model = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), model)
+    plan = tmp_path / "m.dsplan"
+    done = tools.compile_plan(model, plan, "pp=2", {"batch": 6}, "--micro-batches=3")
+    assert "is used by the stages 0, 1, each of which holds it" in done.stderr
+    x = np.random.default_rng(4).standard_normal((6, 8)).astype(np.float32)
+    ours, report = tools.run_plan(plan, {"x": x}, ["y"], tmp_path)
+    check(ours["y"], tools.onnxruntime_outputs(model, {"x": x})["y"])
+    text = tools.run("dshard-plan", "print", plan).stdout
+    assert re.search(r'state \d+ "tied.weight" .*stage 0', text) and re.search(r'state \d+ "tied.weight \(stage 1\)" .*stage 1', text)
+
+
+def test_inputs_are_checked_for_every_stage(tmp_path):
+    """`ids` is a mask on the first stage and an index on the second: its range still holds."""
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 8, 4])
+    rng = np.random.default_rng(5)
+    weights = {"layers.0.weight": (8, 4), "layers.1.table": (10, 4)}
+    initializers = [onnx.numpy_helper.from_array(rng.standard_normal(s).astype(np.float32), n) for n, s in weights.items()]
+    nodes = [
+        helper.make_node("Cast", ["ids"], ["f"], name="/layers.0/Cast", to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["f", "layers.0.weight"], ["h"], name="/layers.0/MatMul"),
+        helper.make_node("Gather", ["layers.1.table", "ids"], ["t"], name="/layers.1/Gather"),
+        helper.make_node("Unsqueeze", ["h", "axes"], ["u"], name="/layers.1/Unsqueeze"),
+        helper.make_node("Add", ["t", "u"], ["y"], name="/layers.1/Add"),
+    ]
+    graph = helper.make_graph(nodes, "ids", [ids], [y], initializers + [axes(1)])
+    model = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), model)
+    plan = tmp_path / "m.dsplan"
+    tools.compile_plan(model, plan, "pp=2", {"batch": 2}, "--micro-batches=2")
+    values = rng.integers(0, 10, (2, 8))
+    ours, _ = tools.run_plan(plan, {"ids": values}, ["y"], tmp_path)
+    check(ours["y"], tools.onnxruntime_outputs(model, {"ids": values})["y"])
+    values[1, 3] = 10
+    np.save(tmp_path / "wrong.npy", values)
+    done = tools.start("dshard-run", plan, "--input", f"ids={tmp_path / 'wrong.npy'}")
+    assert done.status == 1
+    assert "input 'ids' has the value 10 at [1, 3]; allowed are -10 to 9" in done.stderr, done.stderr
