@@ -123,9 +123,11 @@ LogicalResult Converter::convertAttention(FusedOp op) {
     else
       return op.emitError("yields what the attention call does not give");
   }
-  if (out.empty())
-    return op.emitError("has no use of the attention's first result; only the "
-                        "log-sum-exp is not supported");
+  if (out.empty()) { // only the log-sum-exp is used
+    int unused = newStorage(typeOf(call->result), op.getLoc(),
+                            nameOf(op.getResult(0)), nullptr);
+    out.push_back(storages[unused].buffer);
+  }
   ArrayRef<int64_t> q = typeOf(attention.getQuery()).getShape(),
                     k = typeOf(attention.getKey()).getShape(),
                     v = typeOf(attention.getValue()).getShape();
