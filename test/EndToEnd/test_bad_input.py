@@ -197,6 +197,10 @@ def test_unbound_symbolic_dim(mlp, tmp_path):
     refused(compile_model(mlp, tmp_path, dims={}), "batch", "--dim batch=")
 
 
+def test_batch_of_nothing(mlp, tmp_path):
+    refused(compile_model(mlp, tmp_path, dims={"batch": 0}), "--dim batch=0", "'y'", "0x64", "at least 1")
+
+
 def test_dim_that_the_model_does_not_have(mlp, tmp_path):
     refused(compile_model(mlp, tmp_path, dims={"batch": 16, "sequence": 3}), "sequence", "batch")
 

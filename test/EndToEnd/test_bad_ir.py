@@ -67,6 +67,10 @@ def test_phase_that_the_file_does_not_hold(phases, tmp_path):
     refused(tools.start("dshard-opt", phases["graph"], "--from=local", "-o", tmp_path / "x"), "'graph'.*'local'", "--from=graph")
 
 
+def test_mlir_without_from(phases, tmp_path):
+    refused(tools.start("dshard-opt", phases["graph"], "--to=resolve", "-o", tmp_path / "x"), "graph.mlir", "--from=PHASE")
+
+
 @pytest.mark.parametrize("flags", [["--dim", "batch=8"], ["--dims", "x=a,b"], ["--const", "x=1"], ["--entry", "main"]])
 def test_flags_of_the_importer_when_resuming(flags, phases, tmp_path):
     refused(tools.start("dshard-opt", phases["graph"], "--from=graph", *flags, "-o", tmp_path / "x"), flags[0], "graph.mlir")

@@ -39,6 +39,14 @@ def test_imported_model_equals_onnxruntime(name, output, filled, tmp_path):
         flags = ["--weights", model.parent, f"--precision={precision}"]
         ours = interpret(program, inputs, output, tmp_path, *flags)
         assert np.abs(ours - theirs).max() <= limit
+        # Unrounded in fp64, and such a file may be an input again.
+        assert ours.dtype == (np.float64 if precision == "fp64" else np.float32)
+        assert np.array_equal(ours, ours.astype(np.float32)) == (precision == "model")
+    if name == "mlp":
+        exact = np.linspace(-1, 1, inputs["x"].size).reshape(inputs["x"].shape)
+        flags = ["--weights", model.parent]
+        given = interpret(program, {"x": exact}, output, tmp_path, *flags)
+        assert not np.array_equal(given, interpret(program, {"x": exact.astype(np.float32)}, output, tmp_path, *flags))
     drawn = interpret(program, inputs, output, tmp_path, "--weights", model.parent, "--random-weights")
     read = interpret(program, inputs, output, tmp_path, "--weights", model.parent)
     assert np.array_equal(drawn, read)
