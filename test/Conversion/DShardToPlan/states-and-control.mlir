@@ -22,7 +22,7 @@ func.func @run(%x: tensor<4x8xf32> {dshard.name = "x"},
 // The condition is a table: rank 0 takes the first branch.
 // CHECK: plan.table over [0] [1, 0]
 // CHECK: plan.program "train_step"
-// CHECK-DAG: %[[LR:.*]] = plan.buffer "lr" in scalar 0
+// CHECK-DAG: %[[LR:.*]] = plan.buffer "lr" scalar 0
 // CHECK-DAG: %[[W:.*]] = plan.buffer "w" in state 0
 // CHECK-DAG: %[[M:.*]] = plan.buffer "w.exp_avg" in state 1
 // CHECK-DAG: %[[V:.*]] = plan.buffer "w.exp_avg_sq" in state 2

@@ -157,7 +157,7 @@ def Plan_BufferOp : Plan_Op<"buffer"> {
                        OptionalAttr<I64Attr>:$copies, TypeAttr:$type);
   let results = (outs Plan_Buffer:$result);
   let assemblyFormat = [{
-    $name (`of` $base^)? (`in` `state` $state^)? (`in` `scalar` $scalar^)? `offset` $offset `size` $size
+    $name (`of` $base^)? (`in` `state` $state^)? (`scalar` $scalar^)? `offset` $offset `size` $size
     (`copies` $copies^)? attr-dict `:` $type
   }];
 }
