@@ -30,91 +30,14 @@ def compile_step(model, config, folder, dims, *flags, mesh="", to="train"):
     return out
 
 
-def interpret(program, inputs, outputs, folder, *flags):
-    """dshard-interpret on @train_step: the named outputs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    arguments = [program, "--entry=train_step"]
-    for name, array in inputs.items():
-        np.save(folder / f"in-{name}.npy", array)
-        arguments += ["--input", f"{name}={folder / f'in-{name}.npy'}"]
-    for name in outputs:
-        arguments += ["--output", f"{name}={folder / f'out-{name}.npy'}"]
-    tools.run("dshard-interpret", *arguments, *flags)
-    return {name: np.load(folder / f"out-{name}.npy") for name in outputs}
-
-
-CASES = {
-    # shift_labels, logits, dims, globs without weight decay
-    "mlp": (False, "y", {"batch": 16}, ["*.bias"]),
-    "llama-small": (True, "logits", {"batch": 4, "seq": 16}, ["*norm.weight"]),
-}
-
-
-@pytest.fixture(scope="module")
-def pytorch_steps(filled, tmp_path_factory):
-    """pytorch_steps(NAME): PyTorch's values, and ours for the same steps."""
-    made = {}
-
-    def get(name):
-        if name not in made:
-            folder = tmp_path_factory.mktemp(name)
-            shift, logits, dims, no_decay = CASES[name]
-            config = write_config(
-                folder,
-                logits=logits,
-                shift_labels=shift,
-                optimizer={"betas": [0.9, 0.98], "weight_decay": 0.1, "no_decay": no_decay},
-                clip_norm=0.5,
-                outputs=ALL_OUTPUTS,
-            )
-            with np.load(tools.MODELS / f"{name}-training.npz") as file:
-                theirs = {key: file[key] for key in file.files}
-            program = compile_step(filled(name), config, folder, dims)
-            inputs = {key[3:]: theirs[key] for key in theirs if key.startswith("in.")}
-            parameters = [key[6:] for key in theirs if key.startswith("param.")]
-            outputs = ["loss", "grad_norm"] + parameters
-            outputs += [f"{parameter}.grad" for parameter in parameters]
-            steps = len(theirs["loss"])
-            ours = interpret(
-                program, inputs, outputs, folder, f"--steps={steps}", "--scalar=lr=0.01"
-            )
-            made[name] = theirs, ours, parameters
-        return made[name]
-
-    return get
-
-
-def sampled(array, theirs):
-    """The elements that scripts/training-reference kept."""
-    return array.reshape(-1)[np.linspace(0, array.size - 1, theirs.size).astype(int)]
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_loss_and_norm_are_pytorchs(pytorch_steps, name):
-    theirs, ours, _ = pytorch_steps(name)
-    for key in ("loss", "grad_norm"):
-        assert ours[key].shape == theirs[key].shape
-        np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-6)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_gradients_are_pytorchs(pytorch_steps, name):
-    theirs, ours, parameters = pytorch_steps(name)
-    for parameter in parameters:
-        expected = theirs[f"grad.{parameter}"]
-        got = sampled(ours[f"{parameter}.grad"][0], expected)
-        scale = np.abs(ours[f"{parameter}.grad"][0]).max()
-        assert scale > 0, parameter
-        assert np.abs(got - expected).max() <= 1e-6 * scale, parameter
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_parameters_after_steps_are_pytorchs(pytorch_steps, name):
-    theirs, ours, parameters = pytorch_steps(name)
-    for parameter in parameters:
-        expected = theirs[f"param.{parameter}"]
-        got = sampled(ours[parameter], expected)
-        assert np.abs(got - expected).max() <= 1e-5, parameter
+@pytest.mark.parametrize("name", tools.REFERENCE_CASES)
+def test_steps_are_pytorchs(filled, tmp_path, name):
+    """Loss, norm, gradients and parameters of five steps with clipping and decay."""
+    config = tools.write_reference_config(name, tmp_path)
+    program = compile_step(filled(name), config, tmp_path, tools.REFERENCE_CASES[name]["dims"])
+    theirs = tools.training_reference(name)
+    ours = tools.interpret_reference_steps(name, program, tmp_path, theirs)
+    assert tools.compare_with_reference(ours, theirs) is None
 
 
 def test_micro_batches_give_the_same_step(filled, tmp_path):
@@ -191,7 +114,7 @@ def test_adamw_is_its_formula_after_100_steps(filled, tmp_path):
     program = compile_step(filled("mlp"), config, tmp_path, {"batch": 16})
     first = initial_mlp(filled("mlp"))
     outputs = ["grad_norm"] + list(first) + [f"{name}.grad" for name in first]
-    ours = interpret(
+    ours = tools.interpret_step(
         program, mlp_steps(100), outputs, tmp_path, "--steps=100", "--precision=model"
     )
     check_adamw(ours, first, np.float32(1e-3), 0.1)
@@ -203,7 +126,7 @@ def test_a_gradient_that_is_not_finite_writes_nothing(filled, tmp_path):
     inputs = {key: value[0] for key, value in mlp_steps(1).items()}
     inputs["x"][2, 5] = np.inf
     first = initial_mlp(filled("mlp"))
-    ours = interpret(program, inputs, list(first) + ["step", "nonfinite.skip"], tmp_path)
+    ours = tools.interpret_step(program, inputs, list(first) + ["step", "nonfinite.skip"], tmp_path)
     assert not np.isfinite(ours["nonfinite.skip"]).all()
     assert ours["step"] == 0
     for name, value in first.items():

@@ -11,7 +11,6 @@ from test_training import (
     check_adamw,
     compile_step,
     initial_mlp,
-    interpret,
     mlp_steps,
     refused,
     write_config,
@@ -75,7 +74,7 @@ def llama_gradients(filled, tmp_path_factory):
         model, own = filled("llama-small"), folder / mesh.replace(" ", "_")
         if mesh == "fp64":
             program = compile_step(model, config, own, LLAMA)
-            made[mesh] = interpret(program, inputs, outputs, own)
+            made[mesh] = tools.interpret_step(program, inputs, outputs, own)
         else:
             plan = compile_train_plan(model, config, own / "llama.dsplan", mesh, LLAMA)
             made[mesh], _ = tools.run_plan(plan, inputs, outputs, own, "--entry=train_step")

@@ -233,3 +233,101 @@ def largest_difference(ours, theirs):
 def tolerance(theirs):
     """The fp32 rule: 1e-4 · max(1, largest |value|)."""
     return 1e-4 * max(1.0, float(np.max(np.abs(theirs))))
+
+
+#
+# Training steps that PyTorch has done as well (scripts/training-reference)
+#
+
+REFERENCE_CASES = {
+    "mlp": dict(dims={"batch": 16}, logits="y", shift=False, no_decay=["*.bias"]),
+    "llama-small": dict(
+        dims={"batch": 4, "seq": 16}, logits="logits", shift=True, no_decay=["*norm.weight"]
+    ),
+}
+
+
+def training_reference(name):
+    """PyTorch's values and the inputs, by the names that scripts/training-reference gives them."""
+    with np.load(MODELS / f"{name}-training.npz") as file:
+        return {key: file[key] for key in file.files}
+
+
+def write_reference_config(name, folder):
+    """--train with the settings of scripts/training-reference."""
+    case = REFERENCE_CASES[name]
+    config = dict(
+        logits=case["logits"],
+        shift_labels=case["shift"],
+        optimizer={"betas": [0.9, 0.98], "weight_decay": 0.1, "no_decay": case["no_decay"]},
+        clip_norm=0.5,
+        outputs=["loss", "grad_norm", "gradients"],
+    )
+    path = folder / "train.json"
+    path.write_text(json.dumps(config))
+    return path
+
+
+def interpret_step(program, inputs, outputs, folder, *flags):
+    """dshard-interpret on @train_step: the named outputs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = [program, "--entry=train_step"]
+    for name, array in inputs.items():
+        np.save(folder / f"in-{name}.npy", array)
+        arguments += ["--input", f"{name}={folder / f'in-{name}.npy'}"]
+    for name in outputs:
+        arguments += ["--output", f"{name}={folder / f'out-{name}.npy'}"]
+    run("dshard-interpret", *arguments, *flags)
+    return {name: np.load(folder / f"out-{name}.npy") for name in outputs}
+
+
+def reference_parameters(theirs):
+    return [key[6:] for key in theirs if key.startswith("param.")]
+
+
+def interpret_reference_steps(name, program, folder, theirs):
+    """Our losses, gradients and parameters of the same steps, in fp64."""
+    parameters = reference_parameters(theirs)
+    outputs = ["loss", "grad_norm"] + parameters
+    outputs += [f"{parameter}.grad" for parameter in parameters]
+    inputs = {key[3:]: value for key, value in theirs.items() if key.startswith("in.")}
+    steps = len(theirs["loss"])
+    return interpret_step(program, inputs, outputs, folder, f"--steps={steps}", "--scalar=lr=0.01")
+
+
+def run_reference_steps(plan, folder, theirs, *flags):
+    """Our losses, gradients and parameters of the same steps, by a plan."""
+    parameters = reference_parameters(theirs)
+    inputs = {key[3:]: value for key, value in theirs.items() if key.startswith("in.")}
+    flags += ("--entry=train_step", f"--steps={len(theirs['loss'])}", "--scalar=lr=0.01")
+    outputs = ["loss", "grad_norm"] + [f"{parameter}.grad" for parameter in parameters]
+    ours, _ = run_plan(plan, inputs, outputs, folder, f"--save-state={folder / 'state'}", *flags)
+    for name in parameters:
+        ours[name] = np.load(folder / "state" / f"{name}.npy")
+    return ours
+
+
+def compare_with_reference(ours, theirs, slack=1):
+    """None, or what differs: loss and norm of every step by 1e-6 of them, gradients of the first
+    step by 1e-6 of the largest one, parameters after the last step by 1e-5; each times `slack`."""
+
+    def sampled(array, wanted):
+        return array.reshape(-1)[np.linspace(0, array.size - 1, wanted.size).astype(int)]
+
+    def distance(got, wanted):
+        difference = np.abs(got - wanted)
+        return float(difference.max()) if np.isfinite(difference).all() else float("inf")
+
+    for key in ("loss", "grad_norm"):
+        if not (difference := distance(ours[key] / theirs[key], 1)) <= slack * 1e-6:
+            return f"{key} differs by up to {difference:.3g} of it"
+    for name in reference_parameters(theirs):
+        gradient, wanted = ours[f"{name}.grad"][0], theirs[f"grad.{name}"]
+        scale = float(np.abs(gradient).max())
+        difference = distance(sampled(gradient, wanted), wanted)
+        if not 0 < scale or not difference <= slack * 1e-6 * scale:
+            return f"the gradient of {name} differs by up to {difference:.3g}"
+        wanted = theirs[f"param.{name}"]
+        if not (difference := distance(sampled(ours[name], wanted), wanted)) <= slack * 1e-5:
+            return f"parameter {name} differs by up to {difference:.3g}"
+    return None

@@ -75,6 +75,17 @@ class Base:
     def make_llama_context_gather(self, filled):
         self.llama(filled, "cp=4", "--fsdp=none", "--cp-method=all_gather")
 
+    def make_train(self, filled):
+        """The steps that test_training.py compares with PyTorch's."""
+        self.theirs = tools.training_reference("llama-small")
+        steps = {key[3:]: value for key, value in self.theirs.items() if key.startswith("in.")}
+        self.arrays = {name: value[0] for name, value in steps.items()}
+        config = tools.write_reference_config("llama-small", self.folder)
+        dims = tools.REFERENCE_CASES["llama-small"]["dims"]
+        self.compile(filled("llama-small"), "dp_shard=2,tp=2", dims, f"--train={config}", "--micro-batches=2")
+        self.reference = self.folder / "2-train.mlir"
+        self.inputs.append("--entry=train_step")
+
     # A small annotated program with every collective.
 
     def make_mixed(self, filled):
@@ -147,6 +158,28 @@ def execution(base, text):
     return None
 
 
+def pytorch(base, text):
+    """Some training steps in fp64, against PyTorch's losses, gradients and parameters."""
+    try:
+        ours = tools.interpret_reference_steps("llama-small", base.write(text), base.folder / "steps", base.theirs)
+    except tools.CommandFailed as failed:
+        return str(failed)
+    return tools.compare_with_reference(ours, base.theirs)
+
+
+def training(base, text):
+    """The same steps by all ranks of the plan, in fp32."""
+    plan, error = emit(base, text)
+    if error:
+        return "refused: " + error
+    try:
+        ours = tools.run_reference_steps(plan, base.folder / "run", base.theirs, "--weights", base.model.parent)
+    except tools.CommandFailed as failed:
+        assert not re.search(r"exit status -\d", str(failed)), f"a crash, not a red check: {failed}"
+        return "refused: " + str(failed)
+    return tools.compare_with_reference(ours, base.theirs, slack=100)
+
+
 # The name of each check: the tests that make it.
 PASSES = "test/EndToEnd/test_passes_equal.py"
 RANDOM = "test/random/test_random_programs.py"
@@ -156,10 +189,16 @@ LOCAL_GATE = "test/Transforms/Partition/verify-local-invalid.mlir"
 SCHEDULE_GATE = "--dshard-verify-schedule, in every compilation"
 OP_VERIFIER = "test/Dialect/DShard/IR/ops-invalid.mlir, collectives-invalid.mlir"
 PLAN_VERIFIER = "test/Plan/VerifierTest.cpp"
+PYTORCH = "test/EndToEnd/test_training.py"
+TRAINING = "test/EndToEnd/test_training_runs.py"
+TRAIN_GATE = "test/Transforms/Train/verify-train.mlir"
 EXECUTION = "test/EndToEnd/test_against_onnxruntime.py"
 CHECKS = {
     PASSES: ("local", value),
     RANDOM: ("local", value),
+    PYTORCH: ("train", pytorch),
+    TRAINING: ("plan", training),
+    TRAIN_GATE: ("train", gate_of("--dshard-verify-train")),
     PARTIAL_GATE: ("resolve", gate_of("--dshard-verify-partial")),
     RESOLVED_GATE: ("resolve", gate_of("--dshard-verify-resolved")),
     LOCAL_GATE: ("local", gate_of("--dshard-verify-local")),

@@ -10,7 +10,8 @@ import re
 import typing
 
 from bases import (
-    EXECUTION, LOCAL_GATE, OP_VERIFIER, PARTIAL_GATE, PASSES, PLAN_VERIFIER, RANDOM, RESOLVED_GATE, SCHEDULE_GATE,
+    EXECUTION, LOCAL_GATE, OP_VERIFIER, PARTIAL_GATE, PASSES, PLAN_VERIFIER, PYTORCH, RANDOM, RESOLVED_GATE, SCHEDULE_GATE, TRAIN_GATE,
+    TRAINING,
 )
 
 DIFFERS = "differs by up to"
@@ -67,6 +68,12 @@ def bias_before_reduction(text):
     pad, reduced, partial, rest, added, _, bias, add_rest = match.groups()
     lines = f"{pad}{reduced} = dshard.add {partial}, {bias} {add_rest}\n{pad}{added} = dshard.all_reduce sum {reduced} {rest}"
     return text[: match.start()] + lines + text[match.end() :]
+
+
+def gradient_before_reduction(text):
+    match = re.search(r"(%\w+) = dshard\.reshard (%\w+#\d+) to .*reduce gradient of lm_head\.weight", text)
+    assert match, "no gradient is reduced any more: mend the mutation"
+    return text.replace(f"dshard.gradient {match[1]} ", f"dshard.gradient {match[2]} ")
 
 
 def collective_reads_another(text):
@@ -222,3 +229,41 @@ mutation("the plan's ring leaves out a rank", "llama-context", PLAN_VERIFIER, su
 mutation("the plan takes an input in natural order", "llama-context", EXECUTION, sub(r'(plan\.input "input_ids" .*) layout <zigzag> of 1 parts 4', r"\1"))
 mutation("the plan gives its output in the order of the ranks", "llama-context", EXECUTION, sub(r'(plan\.output "logits" .*) layout <zigzag> of 1 parts 4', r"\1"))
 mutation("the plan's second chunk of rows stands elsewhere", "llama-context-gather", EXECUTION, sub(r"plan\.table over \[0\] \[14, 12, 10, 8\]", "plan.table over [0] [14, 12, 8, 10]"))
+
+# Training: the global step against PyTorch, the sharded one against it, the plan against PyTorch.
+
+mutation("labels are not shifted", "train", PYTORCH, sub(r'(dshard\.slice .*path = "loss", starts = array<i64: 0, )1', r"\g<1>0"))
+mutation("ignored labels are counted", "train", PYTORCH, sub(r"(dshard\.constant dense<)-100(> : tensor<i64>)", r"\g<1>-101\2"))
+mutation("ignored labels have a loss", "train", PYTORCH, sub(r"(dshard\.constant dense<)-100(> : tensor<i64>)", r"\g<1>-101\2", at=1))
+mutation("ignored labels have a gradient", "train", PYTORCH, sub(r"(dshard\.constant dense<)-100(> : tensor<i64>)", r"\g<1>-101\2", at=2))
+mutation("the gradient is divided by another number", "train", PYTORCH, sub(r'dshard\.reciprocal (.*path = "loss")', r"dshard.rsqrt \1"))
+mutation("a gradient turns the wrong way", "train", PYTORCH, drop_op(r"neg .*part<backward>.*self_attn"))
+mutation("a micro-batch reads the ids of another", "train", PYTORCH,
+         sub(r"(dshard\.gather %\w+, %\w+ \{dim = )1( .*\(tensor<2x2x16xi64>)", r"\g<1>0\2"))
+mutation("the last micro-batch counts twice", "train", PYTORCH,
+         sub(r'dshard\.add %arg\w+, (%\w+) (.*part<backward>, path = "model\.embed_tokens")', r"dshard.add \1, \1 \2"))
+mutation("the norm is not clipped but raised", "train", PYTORCH, sub(r"dshard\.min (.*part<optimizer>)", r"dshard.max \1"))
+mutation("the correction lags a step", "train", PYTORCH, sub(r"(dshard\.constant dense<)1(> : tensor<i64>)", r"\g<1>2\2"))
+mutation("a moment decays at the other's rate", "train", PYTORCH, sub(r"(dshard\.adamw .*beta2 = )0\.97\d+", r"\g<1>9.000000e-01"))
+mutation("a norm's weight decays", "train", PYTORCH, sub(r"(dshard\.adamw .*weight_decay = )0\.0+e\+00", r"\g<1>1.000000e-01"))
+mutation("the moments are exchanged", "train", PYTORCH, sub(r"(dshard\.adamw %\w+, %\w+, )(%\w+), (%\w+)", r"\1\3, \2"))
+mutation("a gradient is finished before its reduction", "train", PARTIAL_GATE, gradient_before_reduction, "partial")
+mutation("a gradient is of no parameter", "train", TRAIN_GATE, sub(r'(dshard\.gradient .*of = "model\.norm\.)weight', r"\1wait"), "no state")
+mutation("a loss reads the optimizer", "train", TRAIN_GATE, sub(r'(dshard\.sqrt .*)part<optimizer>(, path = "")', r"\1part<forward>\2"), "reads a value of part optimizer")
+
+mutation("drop the reduction of an input's gradient", "train", PASSES, drop_op(r"all_reduce  ?sum .*gradient of the input of lm_head"),
+         "should hold the same values|differs by up to")
+mutation("drop the sum over the vocabulary", "train", PASSES, drop_op(r"all_reduce  ?sum .*partial output of loss.*tensor<1x16xf32>\) ->"),
+         "should hold the same values|differs by up to")
+mutation("gradients of a unit take the maximum", "train", PASSES, sub(r"(dshard\.reduce_scatter +)sum(.*reduce the gradients)", r"\1max\2"))
+mutation("the norm forgets the shards of tp", "train", PASSES, sub(r'(all_reduce .*over \[)"dp_shard", "tp"(\] why "16 values)', r'\1"dp_shard"\2'),
+         "should hold the same values|differs by up to")
+mutation("gradients of the look-up land at the wrong rows", "train", PASSES, sub(r"(dshard\.scatter_add %\w+, %\w+), %\w+ (.*), tensor<i64>\)", r"\1 \2)"),
+         "should hold the same values|differs by up to")
+mutation("two gradients of a unit are exchanged", "train", PASSES,
+         sub(r"(dshard\.reduce_scatter +sum %\w+#\d+, )(%\w+#\d+), (%\w+#\d+)(.*reduce the gradients)", r"\1\3, \2\4"), "differs by up to|expected")
+
+mutation("the plan leaves out a micro-batch", "train", TRAINING, sub(r"(plan\.repeat )2", r"\g<1>1"))
+mutation("the plan's gradient of attention is not causal", "train", TRAINING, sub(r"(plan\.attention_grad .*causal = )1", r"\g<1>0"))
+mutation("the plan's gradients take the maximum", "train", TRAINING, sub(r"(plan\.reduce_scatter .*reduction = )0(.*reduce the gradients)", r"\g<1>1\2"))
+mutation("a moment starts from the weight's bytes", "train", PLAN_VERIFIER, sub(r'(plan\.state "model\.norm\.weight\.exp_avg" .*)init "zero"', r'\1init "load"'), "plan_v")
