@@ -40,7 +40,7 @@ inline constexpr llvm::StringLiteral rangeAttrName = "dshard.range";
 inline constexpr llvm::StringLiteral layoutAttrName = "dshard.layout";
 inline constexpr llvm::StringLiteral layoutDimAttrName = "dshard.layout_dim";
 /// On an attention whose sequence `cp` shards: how keys meet queries ("ring",
-/// "all_gather" or "all_to_all").
+/// "all_gather", "all_to_all" or "hierarchical").
 inline constexpr llvm::StringLiteral contextMethodAttrName = "dshard.cp_method";
 /// On a function: how many pieces the batch goes through a pipeline in.
 inline constexpr llvm::StringLiteral microBatchesAttrName =
@@ -54,7 +54,8 @@ inline constexpr llvm::StringLiteral stagesAttrName = "dshard.stages";
 /// point's signature.
 inline constexpr llvm::StringLiteral indexAttrName = "dshard.index";
 /// On an argument or result of a function with micro-batches: its dim 0 is the
-/// batch, of one micro-batch; outside it is `dshard.micro_batches` times longer.
+/// batch, of one micro-batch; outside it is `dshard.micro_batches` times
+/// longer.
 inline constexpr llvm::StringLiteral microBatchedAttrName =
     "dshard.micro_batched";
 inline constexpr llvm::StringLiteral nameAttrName = "dshard.name";
