@@ -156,9 +156,13 @@ def test_a_gradient_that_is_not_finite_is_named(filled, tmp_path, mesh, policy):
 #
 
 
+CHAR_STEPS = 5 if tools.sanitized() else 100
+not_sanitized = pytest.mark.skipif(tools.sanitized(), reason="sanitizers take time and memory")
+
+
 @pytest.fixture(scope="module")
 def char_losses(filled, tmp_path_factory):
-    """char_losses(MESH): the loss of each of 100 steps."""
+    """char_losses(MESH): the loss of each of CHAR_STEPS steps."""
     made = {}
 
     def get(mesh):
@@ -169,7 +173,8 @@ def char_losses(filled, tmp_path_factory):
                 tools.CHAR_DIMS,
             )
             outputs, _ = tools.run_plan(
-                plan, tools.char_inputs(100), ["loss"], folder, "--steps=100", *tools.CHAR_TRAIN
+                plan, tools.char_inputs(CHAR_STEPS), ["loss"], folder, f"--steps={CHAR_STEPS}",
+                *tools.CHAR_TRAIN,
             )
             made[mesh] = outputs["loss"]
         return made[mesh]
@@ -177,6 +182,7 @@ def char_losses(filled, tmp_path_factory):
     return get
 
 
+@not_sanitized
 def test_the_character_model_learns(char_losses):
     losses = char_losses("one")
     assert losses.shape == (100,) and np.isfinite(losses).all()
@@ -255,7 +261,6 @@ def test_an_unknown_scalar_is_refused(mlp_plan, tmp_path):
 #
 
 MIB = 1 << 20
-not_sanitized = pytest.mark.skipif(tools.sanitized(), reason="sanitizers take memory of their own")
 
 
 @not_sanitized
