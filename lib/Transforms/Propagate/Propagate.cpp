@@ -27,6 +27,10 @@ struct Node {
   ShardingRule rule;
   /// Once a conflict was settled: factors no longer depend on tensors.
   std::optional<FactorAxes> settled = std::nullopt;
+  /// A value changed since it was looked at.
+  bool isDirty = true;
+  /// When it was looked at.
+  bool hasConflict = false;
 };
 
 /// Propagation over one function.
@@ -37,6 +41,8 @@ struct Propagator {
   llvm::DenseMap<Value, ValueState> states;
   std::vector<Node> nodes;
   AvailableLayouts available;
+  /// Indices into `nodes`, by the value that a state is of.
+  llvm::DenseMap<Value, llvm::SmallVector<size_t, 4>> nodesOf;
 
   LogicalResult initialise();
   LogicalResult addOp(Operation *op);
@@ -47,7 +53,7 @@ struct Propagator {
   /// Merges the tensors' shardings of each factor; `hasConflict` if some factor
   /// was left out because tensors disagree or factors want one axis.
   FactorAxes merge(const Node &node, bool &hasConflict);
-  bool propagate(const Node &node);
+  bool propagate(Node &node);
   void settle(Node &node);
   bool settleFirstConflict();
   void write();
@@ -165,6 +171,9 @@ bool Propagator::update(Value value, const Layout &layout) {
     pieces = layout.dims[dim];
     changed = true;
   }
+  if (changed)
+    for (size_t index : nodesOf[getCarried(value)])
+      nodes[index].isDirty = true;
   return changed;
 }
 
@@ -206,9 +215,14 @@ FactorAxes Propagator::merge(const Node &node, bool &hasConflict) {
   return merged;
 }
 
-bool Propagator::propagate(const Node &node) {
-  bool hasConflict = false, changed = false;
-  FactorAxes axes = merge(node, hasConflict);
+/// One op's share; true if a value changed. Nothing new comes of an op whose
+/// values are as they were.
+bool Propagator::propagate(Node &node) {
+  if (!node.isDirty)
+    return false;
+  node.isDirty = node.hasConflict = false;
+  bool changed = false;
+  FactorAxes axes = merge(node, node.hasConflict);
   for (auto [value, factors] : llvm::zip(node.results, node.rule.results))
     changed |= update(value, getLayoutPrefix(factors, node.rule, axes));
   for (auto [value, factors] : llvm::zip(node.operands, node.rule.operands))
@@ -231,6 +245,7 @@ void Propagator::settle(Node &node) {
         {cast<RankedTensorType>(value.getType()), state.layout, isOpen, false});
   }
   node.settled = chooseFactors(node.rule, operands, results, mesh).axes;
+  node.isDirty = true;
   for (auto [value, factors, state] :
        llvm::zip(node.operands, node.rule.operands, operands))
     if (FailureOr<Layout> needed = getLayout(factors, node.rule, *node.settled);
@@ -242,20 +257,14 @@ void Propagator::settle(Node &node) {
 /// one that a parameter decides, if it brings a common operand to where this
 /// one can use it: the gradient of a weight takes what its projection takes.
 bool Propagator::settleFirstConflict() {
-  auto isInConflict = [&](const Node &node) {
-    bool hasConflict = false;
-    if (!node.settled)
-      merge(node, hasConflict);
-    return hasConflict;
-  };
+  auto isInConflict = [](const Node &node) { return node.hasConflict; };
   auto first = llvm::find_if(nodes, isInConflict);
   if (first == nodes.end())
     return false;
   auto best = first;
   if (!hasParameter(*first))
     for (auto it = first + 1; it != nodes.end(); ++it)
-      if (hasParameter(*it) && sharesOperand(*it, *first) &&
-          isInConflict(*it)) {
+      if (it->hasConflict && hasParameter(*it) && sharesOperand(*it, *first)) {
         best = it;
         break;
       }
@@ -264,13 +273,17 @@ bool Propagator::settleFirstConflict() {
 }
 
 void Propagator::run() {
+  for (auto [index, node] : llvm::enumerate(nodes))
+    for (const auto &values : {node.operands, node.results})
+      for (Value value : values)
+        nodesOf[getCarried(value)].push_back(index);
   do {
     bool changed = true;
     while (changed) {
       changed = false;
-      for (const Node &node : nodes)
+      for (Node &node : nodes)
         changed |= propagate(node);
-      for (const Node &node : llvm::reverse(nodes))
+      for (Node &node : llvm::reverse(nodes))
         changed |= propagate(node);
     }
   } while (settleFirstConflict());
