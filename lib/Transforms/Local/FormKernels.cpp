@@ -151,6 +151,7 @@ private:
   bool mayJoin(Operation *op, int group, bool isOutput, double &accesses,
                bool &aligned);
   double readsPerElement(Operation *user, OpOperand &use);
+  bool mayMerge(Operation *op, int a, int b);
   bool reaches(Operation *from, int group);
   bool isMember(Operation *op) const { return groupOf.count(op); }
 
@@ -165,6 +166,8 @@ private:
 
 /// A kernel of more inputs and outputs than this helps nobody.
 constexpr size_t largestGroup = 48;
+/// Elements from which a pass over memory is worth more than a larger kernel.
+constexpr int64_t smallestMerge = 1024;
 /// Loads and additions are recomputed rather than stored, within reason.
 constexpr double mostAccesses = 8;
 
@@ -303,6 +306,28 @@ bool Clusters::mayJoin(Operation *op, int number, bool isOutput,
   return accesses <= mostAccesses || type.getNumElements() <= 64;
 }
 
+/// Two kernels over the same elements that both read what `op` computes are
+/// one: it is neither stored nor read again.
+bool Clusters::mayMerge(Operation *op, int a, int b) {
+  RankedTensorType type = typeOf(op->getResult(0));
+  if (!op->hasTrait<Pointwise>() || type.getNumElements() < smallestMerge ||
+      groups[a].ops.size() + groups[b].ops.size() >= largestGroup)
+    return false;
+  for (int number : {a, b})
+    for (Operation *member : groups[number].ops)
+      if (!member->hasTrait<Pointwise>() ||
+          typeOf(member->getResult(0)).getShape() != type.getShape() ||
+          readsOtherUnit(member, groups[number == a ? b : a].ops))
+        return false;
+  for (auto [from, to] : {std::pair{a, b}, std::pair{b, a}})
+    for (Operation *member : groups[from].ops)
+      for (Operation *user : member->getUsers())
+        if (!(groupOf.count(user) && groupOf[user] == from) &&
+            reaches(user, to))
+          return false;
+  return true;
+}
+
 void Clusters::place(Operation *op) {
   llvm::SetVector<int> candidates;
   bool outside = false;
@@ -312,6 +337,15 @@ void Clusters::place(Operation *op) {
       outside = true;
     else
       candidates.insert(it->second);
+  }
+  if (candidates.size() == 2 && mayMerge(op, candidates[0], candidates[1])) {
+    int kept = candidates[0], dropped = candidates[1];
+    for (Operation *member : groups[dropped].ops) {
+      groups[kept].ops.push_back(member);
+      groupOf[member] = kept;
+    }
+    groups[dropped].ops.clear();
+    candidates.remove(dropped);
   }
   bool isOutput = outside || candidates.size() != 1;
   double accesses = 1;
@@ -356,7 +390,8 @@ LogicalResult Clusters::run() {
     place(&op);
   }
   for (Group &group : groups) {
-    if (group.ops.size() == 1 && isa<ReshapeOp>(group.ops[0]))
+    if (group.ops.empty() || // merged into another
+        (group.ops.size() == 1 && isa<ReshapeOp>(group.ops[0])))
       continue;
     sortByPosition(group.ops);
     llvm::SmallPtrSet<Operation *, 16> inside(group.ops.begin(),

@@ -70,3 +70,17 @@ func.func @constant(%x: tensor<8xf32>) -> tensor<8xf32> attributes {dshard.spmd}
   }
   return %r : tensor<8xf32>
 }
+
+// The backward of a gated activation: what both gradients need is computed once, in one kernel.
+// CHECK-LABEL: func.func @gate
+func.func @gate(%gate: tensor<32x64xf32>, %up: tensor<32x64xf32>, %d: tensor<32x64xf32>) -> (tensor<32x64xf32>, tensor<32x64xf32>) attributes {dshard.spmd} {
+  // CHECK: dshard.fused {{.*}} -> (tensor<32x64xf32>, tensor<32x64xf32>)
+  // CHECK-NOT: dshard.fused
+  // CHECK: return
+  %s = dshard.sigmoid %gate {path = "g", part = #dshard.part<backward>} : (tensor<32x64xf32>) -> tensor<32x64xf32>
+  %a = dshard.mul %gate, %s {path = "g", part = #dshard.part<backward>} : (tensor<32x64xf32>, tensor<32x64xf32>) -> tensor<32x64xf32>
+  %du = dshard.mul %d, %a {path = "g", part = #dshard.part<backward>} : (tensor<32x64xf32>, tensor<32x64xf32>) -> tensor<32x64xf32>
+  %b = dshard.mul %d, %up {path = "g", part = #dshard.part<backward>} : (tensor<32x64xf32>, tensor<32x64xf32>) -> tensor<32x64xf32>
+  %dg = dshard.mul %b, %s {path = "g", part = #dshard.part<backward>} : (tensor<32x64xf32>, tensor<32x64xf32>) -> tensor<32x64xf32>
+  return %du, %dg : tensor<32x64xf32>, tensor<32x64xf32>
+}
