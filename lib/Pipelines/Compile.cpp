@@ -92,6 +92,10 @@ static LogicalResult verifyPipeline(MeshAttr mesh,
   if (stages == 1 && !(split.empty() && schedule.empty()))
     return error() << (split.empty() ? "--pp-schedule" : "--pp-split")
                    << " is for pipelines; give --mesh=pp=N";
+  if (options.microBatches < stages && options.train.empty() && !options.from)
+    emitRemark(UnknownLoc::get(&context))
+        << "--micro-batches=" << options.microBatches << " for pp=" << stages
+        << " stages: with fewer micro-batches than stages some always wait";
   if (stages > 1 && !options.train.empty())
     return error() << "mesh axis pp=" << stages
                    << " with --train: pipelines run forward only yet; use "

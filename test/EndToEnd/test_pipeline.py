@@ -343,3 +343,13 @@ def test_inputs_are_checked_for_every_stage(tmp_path):
     done = tools.start("dshard-run", plan, "--input", f"ids={tmp_path / 'wrong.npy'}")
     assert done.status == 1
     assert "input 'ids' has the value 10 at [1, 3]; allowed are -10 to 9" in done.stderr, done.stderr
+
+
+def test_fewer_micro_batches_than_stages_are_remarked(tmp_path):
+    arguments = tools.compile_arguments(tools.MODELS / "llama.onnx", "pp=4", {"batch": 4, "seq": 16})
+    text = "for pp=4 stages: with fewer micro-batches than stages some always wait"
+    for micro_batches in (2, 4):
+        done = tools.run("dshard-opt", *arguments, f"--micro-batches={micro_batches}", "--to=local", "-o", tmp_path / "m.mlir")
+        assert (text in done.stderr) == (micro_batches == 2)
+    done = tools.run("dshard-opt", tmp_path / "m.mlir", "--from=local", "--to=schedule", "-o", tmp_path / "n.mlir")
+    assert text not in done.stderr
