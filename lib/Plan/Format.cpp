@@ -9,6 +9,19 @@
 
 namespace dshard::plan {
 
+int gpuArchitecture(std::string_view target) {
+  constexpr std::string_view prefix = "cuda:sm_";
+  if (target.substr(0, prefix.size()) != prefix)
+    return 0;
+  int number = 0;
+  for (char digit : target.substr(prefix.size())) {
+    if (digit < '0' || digit > '9' || number > 999)
+      return 0;
+    number = number * 10 + (digit - '0');
+  }
+  return number;
+}
+
 std::string toString(const Hash128 &hash) {
   char text[33];
   std::snprintf(text, sizeof(text), "%016llx%016llx",

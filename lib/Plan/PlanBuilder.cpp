@@ -137,12 +137,12 @@ uint32_t Builder::addState(std::string_view name, StateRole role,
   for (const auto &other : plan.states)
     if (stage < 0 || other->stage < 0 || other->stage == stage)
       end = std::max(end, other->offset + other->size);
-  state->offset = alignTo(end, bufferAlignment);
+  state->offset = alignTo(end, alignment);
   state->size =
       size ? size
            : static_cast<uint64_t>(elementCount(local)) * byteSize(dtype);
   plan.state_size = std::max<uint64_t>(
-      plan.state_size, alignTo(state->offset + state->size, bufferAlignment));
+      plan.state_size, alignTo(state->offset + state->size, alignment));
   plan.states.push_back(std::move(state));
   return static_cast<uint32_t>(plan.states.size() - 1);
 }
@@ -243,7 +243,16 @@ uint32_t Builder::addImage(ImageKind kind, const void *data, uint64_t size) {
 uint32_t Builder::addKernel(std::string_view name, uint32_t image,
                             uint64_t entry, int64_t extent, int64_t grain,
                             uint32_t buffers) {
-  plan.kernels.emplace_back(intern(name), image, entry, extent, grain, buffers);
+  plan.kernels.emplace_back(intern(name), image, entry, extent, grain, buffers,
+                            0, 0, 0);
+  return static_cast<uint32_t>(plan.kernels.size() - 1);
+}
+
+uint32_t Builder::addGpuKernel(std::string_view name, uint32_t image,
+                               uint32_t grid, uint32_t block, uint32_t shared,
+                               uint32_t buffers) {
+  plan.kernels.emplace_back(intern(name), image, 0, 0, 0, buffers, grid, block,
+                            shared);
   return static_cast<uint32_t>(plan.kernels.size() - 1);
 }
 
@@ -270,12 +279,13 @@ ProgramT &ProgramAssembler::program() {
 
 /// Fills what a BufferSpec leaves open and appends the buffer.
 static uint32_t append(ProgramT &program, uint32_t name, Space space,
-                       uint32_t state, const BufferSpec &spec, uint32_t base) {
+                       uint32_t state, const BufferSpec &spec, uint32_t base,
+                       uint64_t alignment) {
   uint64_t size = spec.size ? spec.size
                             : static_cast<uint64_t>(elementCount(spec.dims)) *
                                   byteSize(spec.dtype);
   uint64_t stride =
-      spec.slotStride ? spec.slotStride : alignTo(size, bufferAlignment);
+      spec.slotStride ? spec.slotStride : alignTo(size, alignment);
   uint32_t dimsBegin = static_cast<uint32_t>(program.dims.size());
   program.dims.insert(program.dims.end(), spec.dims.begin(), spec.dims.end());
   uint32_t index = static_cast<uint32_t>(program.buffers.size());
@@ -289,13 +299,13 @@ static uint32_t append(ProgramT &program, uint32_t name, Space space,
 uint32_t ProgramAssembler::addBuffer(const BufferSpec &spec) {
   ProgramT &target = program();
   uint32_t index = plan::append(target, builder.intern(spec.name), Space::arena,
-                                0, spec, absentBuffer);
+                                0, spec, absentBuffer, builder.alignment);
   const Buffer &buffer = target.buffers[index];
   target.arena_size = std::max(
       target.arena_size,
       alignTo(buffer.offset() + (buffer.slots() - 1) * buffer.slot_stride() +
                   buffer.size(),
-              bufferAlignment));
+              builder.alignment));
   return index;
 }
 
@@ -307,7 +317,8 @@ uint32_t ProgramAssembler::addStateBuffer(uint32_t state, BufferSpec spec) {
     spec.dims = target.local->dims;
     spec.size = target.size;
   }
-  return plan::append(program(), name, Space::state, state, spec, absentBuffer);
+  return plan::append(program(), name, Space::state, state, spec, absentBuffer,
+                      builder.alignment);
 }
 
 uint32_t ProgramAssembler::addScalarBuffer(uint32_t scalar) {
@@ -316,7 +327,7 @@ uint32_t ProgramAssembler::addScalarBuffer(uint32_t scalar) {
   spec.dtype = target.dtype();
   spec.size = byteSize(target.dtype());
   return plan::append(program(), target.name(), Space::scalar, scalar, spec,
-                      absentBuffer);
+                      absentBuffer, builder.alignment);
 }
 
 uint32_t ProgramAssembler::addView(uint32_t base, const BufferSpec &spec) {
@@ -327,7 +338,7 @@ uint32_t ProgramAssembler::addView(uint32_t base, const BufferSpec &spec) {
   view.slots = owner.slots();
   view.slotStride = owner.slot_stride();
   return plan::append(target, builder.intern(spec.name), owner.space(),
-                      owner.state(), view, owner.base());
+                      owner.state(), view, owner.base(), builder.alignment);
 }
 
 uint32_t ProgramAssembler::addBlock() {

@@ -310,9 +310,17 @@ void Printer::code() {
   }
   for (uint32_t i = 0; i < plan.kernels()->size(); ++i) {
     const Kernel &kernel = *plan.kernels()->Get(i);
-    line(0, "kernel " + std::to_string(i) + " " + quoted(kernel.name()) +
-                " image " + std::to_string(kernel.image()) + " entry " +
-                std::to_string(kernel.entry()) + " extent " +
+    std::string head = "kernel " + std::to_string(i) + " " +
+                       quoted(kernel.name()) + " image " +
+                       std::to_string(kernel.image());
+    if (kernel.grid()) {
+      line(0, head + " grid " + std::to_string(kernel.grid()) + " block " +
+                  std::to_string(kernel.block()) + " shared " +
+                  std::to_string(kernel.shared()) + " buffers " +
+                  std::to_string(kernel.buffers()));
+      continue;
+    }
+    line(0, head + " entry " + std::to_string(kernel.entry()) + " extent " +
                 std::to_string(kernel.extent()) + " grain " +
                 std::to_string(kernel.grain()) + " buffers " +
                 std::to_string(kernel.buffers()));

@@ -30,6 +30,7 @@ static uint64_t sentBytes(const Plan &plan, uint32_t program) {
 
 RankShare rankShare(const Plan &plan, uint32_t coordinate) {
   RankShare share;
+  uint64_t alignment = bufferAlignmentOf(plan.target()->string_view());
   share.programs.insert(plan.load());
   for (const Entry *entry : *plan.entries()) {
     uint64_t messages = 0;
@@ -55,7 +56,7 @@ RankShare rankShare(const Plan &plan, uint32_t coordinate) {
   }
   if (!isStaged)
     share.states = plan.state_size();
-  share.states = alignTo(share.states, bufferAlignment);
+  share.states = alignTo(share.states, alignment);
   for (uint32_t program : share.programs) {
     const Program &item = *plan.programs()->Get(program);
     share.arena = std::max<uint64_t>(share.arena, item.arena_size());
@@ -69,8 +70,8 @@ RankShare rankShare(const Plan &plan, uint32_t coordinate) {
       share.threadScratch =
           std::max<uint64_t>(share.threadScratch, program->thread_scratch());
     }
-  share.arena = alignTo(share.arena, bufferAlignment);
-  share.threadScratch = alignTo(share.threadScratch, bufferAlignment);
+  share.arena = alignTo(share.arena, alignment);
+  share.threadScratch = alignTo(share.threadScratch, alignment);
   return share;
 }
 

@@ -226,10 +226,10 @@ Status Validator::states() {
                          what + " in the state region");
         !s)
       return s;
-    if (state.offset() % bufferAlignment != 0)
-      return Status::error(
-          "metadata: " + what + " begins at " + std::to_string(state.offset()) +
-          ", not a multiple of " + std::to_string(bufferAlignment));
+    if (state.offset() % alignment != 0)
+      return Status::error("metadata: " + what + " begins at " +
+                           std::to_string(state.offset()) +
+                           ", not a multiple of " + std::to_string(alignment));
     uint64_t size = 0;
     (void)bytes(state.local()->dtype(), state.local()->dims()->data(),
                 state.local()->dims()->size(), what, size);
@@ -258,6 +258,11 @@ Status Validator::code(uint64_t sectionsSize) {
                            " has an unknown kind or is not page aligned");
     if (Status s = range(image.offset(), image.size(), sectionsSize, what); !s)
       return s;
+    bool isGpu = gpuArchitecture(plan.target()->string_view()) != 0;
+    if (isGpu != (image.kind() != ImageKind::elf))
+      return Status::error("metadata: " + what + " is " +
+                           EnumNameImageKind(image.kind()) + " in a plan for " +
+                           plan.target()->str());
   }
   for (uint32_t i = 0; i < plan.kernels()->size(); ++i) {
     const Kernel &kernel = *plan.kernels()->Get(i);
@@ -268,6 +273,24 @@ Status Validator::code(uint64_t sectionsSize) {
             inside(kernel.image(), plan.images()->size(), what + ": image");
         !s)
       return s;
+    if (plan.images()->Get(kernel.image())->kind() != ImageKind::elf) {
+      if (kernel.grid() == 0 || kernel.grid() > maxGrid ||
+          kernel.block() == 0 || kernel.block() > maxBlock ||
+          kernel.shared() > maxShared || kernel.buffers() > maxGpuBuffers)
+        return Status::error("metadata: " + what + " has grid " +
+                             std::to_string(kernel.grid()) + ", block " +
+                             std::to_string(kernel.block()) + ", shared " +
+                             std::to_string(kernel.shared()) + ", " +
+                             std::to_string(kernel.buffers()) + " buffers");
+      if (kernel.entry() || kernel.extent() || kernel.grain())
+        return Status::error("metadata: " + what +
+                             " has an entry, an extent or a grain, but runs "
+                             "on a GPU");
+      continue;
+    }
+    if (kernel.grid() || kernel.block() || kernel.shared())
+      return Status::error("metadata: " + what +
+                           " has a grid, but runs on a CPU");
     if (kernel.extent() < 0 || kernel.grain() < 1 || kernel.buffers() > 0xffff)
       return Status::error("metadata: " + what + " has extent " +
                            std::to_string(kernel.extent()) + ", grain " +
@@ -446,6 +469,7 @@ Status Validator::run(uint64_t sectionsSize) {
       return s;
   if (plan.strings()->size() == 0 || plan.strings()->Get(0)->size() != 0)
     return Status::error("metadata: string 0 is not empty");
+  alignment = bufferAlignmentOf(plan.target()->string_view());
   if (Status s = mesh(); !s)
     return s;
   if (Status s = weights(); !s)

@@ -71,6 +71,8 @@ private:
                const std::string &what) const;
 
   const Plan &plan;
+  /// Of buffers and states; set before them.
+  uint64_t alignment = bufferAlignment;
   /// Per block of the program at hand: the fewest repeats around it.
   std::vector<uint32_t> loopDepth;
 };

@@ -74,10 +74,10 @@ Status Validator::buffers(const Program &program,
     const Buffer &base = *program.buffers()->Get(buffer.base());
     if (buffer.base() == i) {
       if (buffer.space() == Space::arena &&
-          (buffer.offset() % bufferAlignment != 0 ||
-           (buffer.slots() > 1 && buffer.slot_stride() % bufferAlignment != 0)))
+          (buffer.offset() % alignment != 0 ||
+           (buffer.slots() > 1 && buffer.slot_stride() % alignment != 0)))
         return fail("begins at " + std::to_string(buffer.offset()) +
-                    ", not a multiple of " + std::to_string(bufferAlignment));
+                    ", not a multiple of " + std::to_string(alignment));
     } else if (base.base() != buffer.base() || base.space() != buffer.space() ||
                (base.space() != Space::arena &&
                 base.state() != buffer.state()) ||

@@ -58,7 +58,11 @@ Executor::Executor(const LoadedPlan &loaded, uint32_t rank, Device device,
     tables.push_back(loaded.topology->tableEntry(table, rank));
 }
 
-Executor::~Executor() { device.functions->release(device.state, base); }
+Executor::~Executor() {
+  device.functions->release(device.state, base);
+  if (!isHostMemory())
+    device.functions->release(device.state, scalarBase);
+}
 
 Status Executor::allocate() {
   if (base)
@@ -70,6 +74,16 @@ Status Executor::allocate() {
       !status)
     return status;
   base = static_cast<uint8_t *>(memory);
+  if (isHostMemory()) {
+    scalarBase = reinterpret_cast<uint8_t *>(scalarWords.data());
+  } else if (!scalarWords.empty()) {
+    if (Status status = device.functions->allocate(
+            device.state, scalarWords.size() * plan::gpuBufferAlignment,
+            "scalars of a rank", &memory);
+        !status)
+      return status;
+    scalarBase = static_cast<uint8_t *>(memory);
+  }
   unsigned workers = device.functions->workers(device.state);
   device.functions->setScratch(device.state,
                                base + planned.states + planned.arena,
@@ -77,15 +91,50 @@ Status Executor::allocate() {
   return Status();
 }
 
-void Executor::zeroStates() {
+Status Executor::upload(void *to, const void *from, uint64_t bytes) {
+  if (!isHostMemory())
+    return device.functions->upload(device.state, to, from, bytes);
+  std::memcpy(to, from, bytes);
+  return Status();
+}
+
+Status Executor::download(void *to, const void *from, uint64_t bytes) {
+  if (!isHostMemory())
+    return device.functions->download(device.state, to, from, bytes);
+  std::memcpy(to, from, bytes);
+  return Status();
+}
+
+Status Executor::setScalars() {
+  for (size_t i = 0; i < scalarWords.size(); ++i)
+    cpu::storeDouble(&scalarWords[i].bits, plan.scalars()->Get(i)->dtype(), 0,
+                     loaded.scalars[i]);
+  if (isHostMemory() || scalarWords.empty())
+    return Status();
+  staging.assign(scalarWords.size() * plan::gpuBufferAlignment, 0);
+  for (size_t i = 0; i < scalarWords.size(); ++i)
+    std::memcpy(&staging[i * plan::gpuBufferAlignment], &scalarWords[i].bits,
+                sizeof(scalarWords[i].bits));
+  return upload(scalarBase, staging.data(), staging.size());
+}
+
+Status Executor::zeroStates() {
   plan::RankShare share =
       plan::rankShare(plan, pipelineCoordinate(*loaded.topology, rank));
   for (uint32_t i = 0; i < plan.states()->size(); ++i) {
     const plan::State &state = *plan.states()->Get(i);
     if (state.initializer() == plan::InitializerKind::zero &&
-        share.holds(state))
-      std::memset(stateAddress(i), 0, state.size());
+        share.holds(state)) {
+      if (isHostMemory())
+        std::memset(stateAddress(i), 0, state.size());
+      else if (Status status =
+                   device.functions->fill(device.state, 0, stateAddress(i),
+                                          DataType::u8, state.size(), 0);
+               !status)
+        return status;
+    }
   }
+  return Status();
 }
 
 int64_t Executor::valueOf(const plan::Value &value) const {
@@ -117,8 +166,9 @@ char *Executor::place(uint32_t programIndex, const plan::Program &program,
   if (buffer.space() == plan::Space::state)
     start = stateAddress(buffer.state());
   else if (buffer.space() == plan::Space::scalar)
-    start = reinterpret_cast<uint8_t *>(
-        const_cast<ScalarWord *>(&scalarWords[buffer.state()]));
+    start = scalarBase + buffer.state() * (isHostMemory()
+                                               ? sizeof(ScalarWord)
+                                               : plan::gpuBufferAlignment);
   return reinterpret_cast<char *>(start + buffer.offset());
 }
 
@@ -167,14 +217,17 @@ Executor::Operand Executor::operand(const plan::Program &program,
 //===----------------------------------------------------------------------===//
 
 Status Executor::run(uint32_t program, uint32_t microBatch) {
-  for (size_t i = 0; i < scalarWords.size(); ++i)
-    cpu::storeDouble(&scalarWords[i].bits, plan.scalars()->Get(i)->dtype(), 0,
-                     loaded.scalars[i]);
+  if (Status status = setScalars(); !status)
+    return status;
   currentIndex = program;
   currentMicroBatch = microBatch;
   current = plan.programs()->Get(program);
   loops.clear();
-  return runBlock(0);
+  if (Status status = runBlock(0); !status)
+    return status;
+  return device.functions->synchronize
+             ? device.functions->synchronize(device.state)
+             : Status();
 }
 
 Status Executor::runBlock(uint32_t index) {
@@ -219,46 +272,52 @@ Status Executor::runOne(uint32_t index) {
   switch (kind) {
   case InstructionKind::RECORD:
     if (functions.recordEvent)
-      functions.recordEvent(device.state, instruction.stream(),
-                            static_cast<uint32_t>(values.next()));
+      status = functions.recordEvent(device.state, instruction.stream(),
+                                     static_cast<uint32_t>(values.next()));
     break;
   case InstructionKind::WAIT:
     if (functions.waitEvent)
-      functions.waitEvent(device.state, instruction.stream(),
-                          static_cast<uint32_t>(values.next()));
+      status = functions.waitEvent(device.state, instruction.stream(),
+                                   static_cast<uint32_t>(values.next()));
     break;
   case InstructionKind::LOAD_SLICE:
     status = runLoadSlice(instruction, values);
     break;
   case InstructionKind::PACK_RHS:
-    runPack(instruction, values);
+    status = runPack(instruction, values);
     break;
   case InstructionKind::FILL:
-    runFill(instruction, values);
+    status = runFill(instruction, values);
     break;
   case InstructionKind::COPY:
-    runCopy(instruction, values);
+    status = runCopy(instruction, values);
     break;
   case InstructionKind::LAUNCH:
-    runLaunch(instruction, values);
+    status = runLaunch(instruction, values);
     break;
   case InstructionKind::MATMUL:
-    functions.matmul(device.state, instruction.stream(),
-                     matmulArguments(*current, instruction));
+    status = functions.matmul(device.state, instruction.stream(),
+                              matmulArguments(*current, instruction));
     break;
   case InstructionKind::ATTENTION:
-    functions.attention(device.state, instruction.stream(),
-                        attentionArguments(*current, instruction));
+    status = functions.attention(device.state, instruction.stream(),
+                                 attentionArguments(*current, instruction));
     break;
   case InstructionKind::ATTENTION_GRAD:
-    functions.attentionGrad(device.state, instruction.stream(),
-                            attentionGradArguments(*current, instruction));
+    status =
+        functions.attentionGrad(device.state, instruction.stream(),
+                                attentionGradArguments(*current, instruction));
     break;
   default:
     status = runCollective(kind, instruction, values);
     break;
   }
+  if (!status)
+    return status;
   if (times) {
+    if (functions.synchronize)
+      if (status = functions.synchronize(device.state); !status)
+        return status;
     int64_t end = cpu::nowNanoseconds();
     ExecutionRecord::Kind &entry = recorded.kinds[kind];
     ++entry.count;
@@ -293,10 +352,23 @@ Status Executor::runLoadSlice(const plan::Instruction &instruction,
   }
   request.out = out.data;
   request.outType = out.type;
-  return loaded.weights->loadSlice(request);
+  if (isHostMemory())
+    return loaded.weights->loadSlice(request);
+  // The slice may be a part of the buffer.
+  bool isWhole = true;
+  for (int i = 0; i < request.dims; ++i)
+    isWhole &= request.sizes[request.permutation[i]] == request.outDims[i];
+  staging.resize(out.bytes);
+  if (!isWhole)
+    if (Status status = download(staging.data(), out.data, out.bytes); !status)
+      return status;
+  request.out = staging.data();
+  if (Status status = loaded.weights->loadSlice(request); !status)
+    return status;
+  return upload(out.data, staging.data(), out.bytes);
 }
 
-void Executor::runPack(const plan::Instruction &instruction, Cursor values) {
+Status Executor::runPack(const plan::Instruction &instruction, Cursor values) {
   Operand in = operand(*current, instruction, 0);
   Operand out = operand(*current, instruction, 1);
   PackArguments p;
@@ -308,25 +380,21 @@ void Executor::runPack(const plan::Instruction &instruction, Cursor values) {
   p.outType = out.type;
   p.in = in.data;
   p.out = out.data;
-  device.functions->packRhs(device.state, instruction.stream(), p);
+  return device.functions->packRhs(device.state, instruction.stream(), p);
 }
 
-void Executor::runFill(const plan::Instruction &instruction, Cursor values) {
+Status Executor::runFill(const plan::Instruction &instruction, Cursor values) {
   Operand out = operand(*current, instruction, 0);
   const plan::Value &bits = *current->values()->Get(instruction.values_begin());
   double value = bits.kind() == plan::ValueKind::loop_index
                      ? static_cast<double>(values.next())
                      : values.real();
-  StridedCopy fill;
-  fill.dims = 1;
-  fill.sizes[0] = static_cast<int64_t>(out.bytes) / elementBytes(out.type);
-  fill.inStrides[0] = 0;
-  fill.outStrides[0] = 1;
-  device.functions->copy(device.state, instruction.stream(), fill, &value,
-                         DataType::f64, out.data, out.type);
+  return device.functions->fill(
+      device.state, instruction.stream(), out.data, out.type,
+      static_cast<int64_t>(out.bytes) / elementBytes(out.type), value);
 }
 
-void Executor::runCopy(const plan::Instruction &instruction, Cursor values) {
+Status Executor::runCopy(const plan::Instruction &instruction, Cursor values) {
   Operand in = operand(*current, instruction, 0);
   Operand out = operand(*current, instruction, 1);
   StridedCopy copy;
@@ -339,28 +407,35 @@ void Executor::runCopy(const plan::Instruction &instruction, Cursor values) {
   int64_t outOffset = values.next();
   for (int i = 0; i < copy.dims; ++i)
     copy.outStrides[i] = values.next();
-  device.functions->copy(device.state, instruction.stream(), copy,
-                         in.data + inOffset * elementBytes(in.type), in.type,
-                         out.data + outOffset * elementBytes(out.type),
-                         out.type);
+  return device.functions->copy(
+      device.state, instruction.stream(), copy,
+      in.data + inOffset * elementBytes(in.type), in.type,
+      out.data + outOffset * elementBytes(out.type), out.type);
 }
 
 //===----------------------------------------------------------------------===//
 // Compute
 //===----------------------------------------------------------------------===//
 
-void Executor::runLaunch(const plan::Instruction &instruction, Cursor values) {
+Status Executor::runLaunch(const plan::Instruction &instruction,
+                           Cursor values) {
   uint32_t index = static_cast<uint32_t>(values.next());
   const plan::Kernel &kernel = *plan.kernels()->Get(index);
   pointers.clear();
   for (uint32_t use = 0; use < instruction.uses_count(); ++use)
     pointers.push_back(operand(*current, instruction, use).data);
   LaunchArguments launch;
-  launch.kernel = loaded.kernels[index];
+  launch.index = index;
+  if (index < loaded.kernels.size())
+    launch.kernel = loaded.kernels[index];
   launch.buffers = pointers.data();
+  launch.bufferCount = static_cast<uint32_t>(pointers.size());
+  launch.grid = kernel.grid();
+  launch.block = kernel.block();
+  launch.shared = kernel.shared();
   launch.extent = kernel.extent();
   launch.grain = kernel.grain();
-  device.functions->launch(device.state, instruction.stream(), launch);
+  return device.functions->launch(device.state, instruction.stream(), launch);
 }
 
 MatmulArguments
@@ -484,6 +559,8 @@ Status Executor::runCollective(InstructionKind kind,
   const CommunicatorFunctions &functions = *communicator.functions;
   void *state = communicator.state;
   uint32_t group = static_cast<uint32_t>(values.next());
+  if (functions.setStream)
+    functions.setStream(state, instruction.stream());
   auto pair = [&](uint32_t in, uint32_t out) {
     Operand from = operand(*current, instruction, in);
     Operand to = operand(*current, instruction, out);
@@ -609,6 +686,11 @@ Status Executor::check() {
         status = device.functions->checkAttentionGrad(
             device.state, attentionGradArguments(program, instruction),
             program.thread_scratch());
+      } else if (kind == InstructionKind::PACK_RHS) {
+        if (!device.functions->packRhs)
+          status = Status::error(std::string("packed operands are for CPUs, "
+                                             "this rank runs on ") +
+                                 device.functions->name);
       } else if (kind == InstructionKind::LOAD_SLICE) {
         Operand out = operand(program, instruction, 0);
         int64_t dims =

@@ -128,7 +128,7 @@ Status Session::load() {
   Status status = onAllRanks([&](uint32_t rank) {
     failures[rank] = executors[rank]->allocate();
     if (failures[rank])
-      executors[rank]->zeroStates();
+      failures[rank] = executors[rank]->zeroStates();
     if (failures[rank])
       failures[rank] = executors[rank]->run(reader->plan().load());
     return failures[rank];
@@ -403,18 +403,26 @@ Status Session::checkInput(std::string_view entryName, std::string_view name,
   return Status();
 }
 
-void Session::copyInput(const plan::Entry &entry, const plan::Port &port,
-                        const TensorView &tensor) {
+Status Session::copyInput(const plan::Entry &entry, const plan::Port &port,
+                          const TensorView &tensor) {
   std::vector<int64_t> local = dimsOf(*port.local());
   int64_t size = elementBytes(tensor.type);
   uint32_t slots = slotsOf(reader->plan(), port);
   if (slots > 1)
     local[0] /= slots;
-  auto copySlot = [&](uint32_t rank, uint32_t slot) {
-    char *to = static_cast<char *>(
-        executors[rank]->address(port.program(), port.buffer(), slot));
-    if (slot == 0 && to == tensor.data)
-      return false; // bound
+  uint64_t bytes = plan::elementCount(local) * size;
+  auto copySlot = [&](uint32_t rank, uint32_t slot, bool &isBound) {
+    Executor &executor = *executors[rank];
+    char *place = static_cast<char *>(
+        executor.address(port.program(), port.buffer(), slot));
+    isBound = slot == 0 && place == tensor.data;
+    if (isBound)
+      return Status();
+    char *to = place;
+    if (!executor.isHostMemory()) {
+      staging.resize(bytes);
+      to = staging.data();
+    }
     std::vector<int64_t> origin =
         ranks->shardOrigin(port.sharding(), *port.local()->dims(), rank);
     if (slots > 1)
@@ -423,26 +431,33 @@ void Session::copyInput(const plan::Entry &entry, const plan::Port &port,
     StridedCopy whole = shardCopy(tensor.dims, local, origin, offset);
     if (plan::elementCount(local) !=
         plan::elementCount({whole.sizes, whole.sizes + whole.dims}))
-      std::fill(to, to + plan::elementCount(local) * size, 0);
+      std::fill(to, to + bytes, 0);
     eachPiece(tensor.dims, local, origin, DealtDim(port),
               [&](const StridedCopy &copy, int64_t from, int64_t at) {
                 cpu::copyStrided(
                     copy, static_cast<const char *>(tensor.data) + from * size,
                     tensor.type, to + at * size, tensor.type);
               });
-    return true;
+    return to == place ? Status() : executor.upload(place, to, bytes);
   };
-  for (uint32_t rank : ranksOf(entry, port.program()))
-    for (uint32_t slot = 0; slot < slots && copySlot(rank, slot); ++slot)
-      ;
+  for (uint32_t rank : ranksOf(entry, port.program())) {
+    bool isBound = false;
+    for (uint32_t slot = 0; slot < slots && !isBound; ++slot)
+      if (Status status = copySlot(rank, slot, isBound); !status)
+        return Status::error("rank " + std::to_string(rank) + ": " +
+                             status.message());
+  }
+  return Status();
 }
 
-void Session::copyInputs(std::string_view entryName, std::string_view name,
-                         const TensorView &tensor) {
+Status Session::copyInputs(std::string_view entryName, std::string_view name,
+                           const TensorView &tensor) {
   const plan::Entry &entry = *findEntry(entryName);
   for (const plan::Port *port : *entry.inputs())
     if (reader->string(port->name()) == name)
-      copyInput(entry, *port, tensor);
+      if (Status status = copyInput(entry, *port, tensor); !status)
+        return status;
+  return Status();
 }
 
 Status Session::setInput(std::string_view entryName, std::string_view name,
@@ -451,8 +466,7 @@ Status Session::setInput(std::string_view entryName, std::string_view name,
     return status;
   if (!ready)
     return Status::error("the session is not loaded");
-  copyInputs(entryName, name, tensor);
-  return Status();
+  return copyInputs(entryName, name, tensor);
 }
 
 Status Session::checkInputs(std::string_view entryName,
@@ -489,7 +503,9 @@ Status Session::setInputs(std::string_view entryName,
   if (!ready)
     return Status::error("the session is not loaded");
   for (const auto &tensor : tensors)
-    copyInputs(entryName, tensor.first, tensor.second);
+    if (Status status = copyInputs(entryName, tensor.first, tensor.second);
+        !status)
+      return status;
   return Status();
 }
 
@@ -540,6 +556,21 @@ static bool isPartial(const plan::Sharding *sharding) {
   return sharding && sharding->partial() && sharding->partial()->size();
 }
 
+static uint64_t bytesOf(const plan::TensorType &type) {
+  return plan::elementCount(dimsOf(type)) * elementBytes(type.dtype());
+}
+
+Status Session::readable(uint32_t rank, const void *&data, uint64_t bytes) {
+  if (executors[rank]->isHostMemory())
+    return Status();
+  staging.resize(bytes);
+  Status status = executors[rank]->download(staging.data(), data, bytes);
+  data = staging.data();
+  return status ? status
+                : Status::error("rank " + std::to_string(rank) + ": " +
+                                status.message());
+}
+
 Status Session::getOutput(std::string_view entryName, std::string_view name,
                           void *data) {
   auto found = findPort(entryName, /*input=*/false, name);
@@ -558,6 +589,9 @@ Status Session::getOutput(std::string_view entryName, std::string_view name,
           executors[rank]->address(port.program(), port.buffer(), slot);
       if (slot == 0 && shard == data)
         break; // bound
+      uint64_t bytes = bytesOf(*port.local()) / std::max(1u, slots);
+      if (Status status = readable(rank, shard, bytes); !status)
+        return status;
       gatherer.add(rank, shard, data, slot, slots);
     }
   }
@@ -603,8 +637,13 @@ Status Session::getState(uint32_t index, void *data) {
   Gatherer gatherer(stateDims(index), *state.local(), state.sharding(), *ranks);
   for (uint32_t rank = 0; rank < ranks->rankCount(); ++rank)
     if (plan::rankShare(reader->plan(), pipelineCoordinate(*ranks, rank))
-            .holds(state))
-      gatherer.add(rank, executors[rank]->stateAddress(index), data);
+            .holds(state)) {
+      const void *shard = executors[rank]->stateAddress(index);
+      if (Status status = readable(rank, shard, bytesOf(*state.local()));
+          !status)
+        return status;
+      gatherer.add(rank, shard, data);
+    }
   return Status();
 }
 
@@ -621,6 +660,10 @@ Status Session::bind(std::string_view entryName, std::string_view name,
     return found.status();
   const plan::Port &port = **found;
   std::string text(name);
+  if (!executors.front()->isHostMemory())
+    return Status::error("'" + text +
+                         "' lies in the memory of a GPU and cannot be bound "
+                         "to memory of the host; it is copied");
   if (reinterpret_cast<uintptr_t>(data) % plan::bufferAlignment)
     return Status::error("memory bound to '" + text +
                          "' is not aligned to 64 bytes");

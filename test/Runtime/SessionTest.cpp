@@ -191,13 +191,13 @@ TEST(Session, PlanForAnotherCpu) {
   EXPECT_TRUE(start(builder).ok());
 }
 
-TEST(Session, PlanForAGpu) {
+TEST(Session, PlanForAnotherDevice) {
   TestFolder folder;
   Builder builder;
   build(builder, folder, false);
-  builder.plan.target = "cuda:sm_90";
+  builder.plan.target = "tpu:v5";
   EXPECT_EQ(start(builder).status().message(),
-            "test.dsplan: plan is for 'cuda:sm_90'; this runtime runs cpu "
+            "test.dsplan: plan is for 'tpu:v5'; this runtime runs cpu "
             "plans only");
 }
 

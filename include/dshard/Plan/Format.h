@@ -18,21 +18,36 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace dshard::plan {
 
 /// Plan.version and FileHeader.version: a reader takes exactly its own.
-constexpr uint32_t formatVersion = 2;
+constexpr uint32_t formatVersion = 3;
 constexpr uint64_t pageSize = 4096;
-/// Buffers and states begin at multiples of this many bytes.
+/// Buffers and states begin at multiples of this many bytes,
 constexpr uint64_t bufferAlignment = 64;
+/// in plans for GPUs of this many.
+constexpr uint64_t gpuBufferAlignment = 256;
+/// The architecture of a plan for GPUs, 90 of "cuda:sm_90"; 0 for any other
+/// target.
+int gpuArchitecture(std::string_view target);
+/// Where buffers and states of a plan for `target` begin.
+inline uint64_t bufferAlignmentOf(std::string_view target) {
+  return gpuArchitecture(target) ? gpuBufferAlignment : bufferAlignment;
+}
 
 // Limits that the reader enforces, so that the runtime may use fixed arrays.
 constexpr int64_t maxDims = 8;
 constexpr uint32_t maxRanks = 1u << 20;
 constexpr uint32_t maxStreams = 64;
-constexpr uint32_t maxNesting = 64;               // of blocks
+constexpr uint32_t maxNesting = 64; // of blocks
+// Of kernels on GPUs, what every architecture has.
+constexpr uint32_t maxGrid = 0x7fffffffu; // thread blocks along x
+constexpr uint32_t maxBlock = 1024;       // threads of a block
+constexpr uint32_t maxShared = 227 * 1024;
+constexpr uint32_t maxGpuBuffers = 512;           // 4 KiB of parameters
 constexpr uint64_t maxRegion = uint64_t{1} << 48; // bytes of states, arena, ...
 
 struct Hash128 {

@@ -147,6 +147,8 @@ public:
   Builder();
 
   PlanT plan;
+  /// Of states and of the slots of buffers.
+  uint64_t alignment = bufferAlignment;
 
   /// Index of a string; equal strings share one. "" is 0.
   uint32_t intern(std::string_view text);
@@ -200,6 +202,10 @@ public:
   /// that threads may split, and the smallest useful piece of them.
   uint32_t addKernel(std::string_view name, uint32_t image, uint64_t entry,
                      int64_t extent, int64_t grain, uint32_t buffers);
+  /// The entry `name` of a ptx image: thread blocks, threads of each, and bytes
+  /// of dynamic shared memory of each.
+  uint32_t addGpuKernel(std::string_view name, uint32_t image, uint32_t grid,
+                        uint32_t block, uint32_t shared, uint32_t buffers);
 
   static std::unique_ptr<TensorTypeT>
   tensorType(DataType dtype, const std::vector<int64_t> &dims);

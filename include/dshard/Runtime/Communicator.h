@@ -77,6 +77,9 @@ struct CommunicatorFunctions {
 
   // Optional; null where a backend has none.
 
+  /// Later calls of this rank run on this stream of its device, and return when
+  /// they are queued there.
+  void (*setStream)(void *state, uint32_t stream);
   /// Peak bytes that sent messages have waited in.
   uint64_t (*peakBufferedBytes)(void *state);
 };

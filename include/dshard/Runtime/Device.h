@@ -5,6 +5,9 @@
 // run in order; a backend without streams (the CPU) runs everything in the
 // order in which it is called, which is a valid order of every plan.
 //
+// Errors: what a call can know at once it returns; what shows later
+// synchronize() returns. Any thread may call a function, one at a time.
+//
 //===----------------------------------------------------------------------===//
 #ifndef DSHARD_RUNTIME_DEVICE_H
 #define DSHARD_RUNTIME_DEVICE_H
@@ -37,19 +40,30 @@ struct DeviceFunctions {
   Status (*checkAttentionGrad)(void *state, const AttentionGradArguments &,
                                uint64_t scratch);
 
-  void (*matmul)(void *state, uint32_t stream, const MatmulArguments &);
-  void (*attention)(void *state, uint32_t stream, const AttentionArguments &);
-  void (*attentionGrad)(void *state, uint32_t stream,
-                        const AttentionGradArguments &);
-  void (*packRhs)(void *state, uint32_t stream, const PackArguments &);
-  void (*copy)(void *state, uint32_t stream, const StridedCopy &,
-               const void *in, plan::DataType inType, void *out,
-               plan::DataType outType);
-  void (*launch)(void *state, uint32_t stream, const LaunchArguments &);
+  Status (*matmul)(void *state, uint32_t stream, const MatmulArguments &);
+  Status (*attention)(void *state, uint32_t stream, const AttentionArguments &);
+  Status (*attentionGrad)(void *state, uint32_t stream,
+                          const AttentionGradArguments &);
+  /// Null: states of this backend are never packed.
+  Status (*packRhs)(void *state, uint32_t stream, const PackArguments &);
+  Status (*copy)(void *state, uint32_t stream, const StridedCopy &,
+                 const void *in, plan::DataType inType, void *out,
+                 plan::DataType outType);
+  /// `elements` times `value`, cast.
+  Status (*fill)(void *state, uint32_t stream, void *out, plan::DataType type,
+                 int64_t elements, double value);
+  Status (*launch)(void *state, uint32_t stream, const LaunchArguments &);
 
   // Optional; null where everything runs in order anyway.
-  void (*recordEvent)(void *state, uint32_t stream, uint32_t event);
-  void (*waitEvent)(void *state, uint32_t stream, uint32_t event);
+  Status (*recordEvent)(void *state, uint32_t stream, uint32_t event);
+  Status (*waitEvent)(void *state, uint32_t stream, uint32_t event);
+  /// Returns when all streams are done.
+  Status (*synchronize)(void *state);
+
+  // Optional; null where the host reads and writes the device's memory itself.
+  // They return when the bytes are there, behind everything on all streams.
+  Status (*upload)(void *state, void *to, const void *from, uint64_t bytes);
+  Status (*download)(void *state, void *to, const void *from, uint64_t bytes);
 };
 
 struct Device {

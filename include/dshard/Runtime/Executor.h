@@ -9,8 +9,13 @@
 // Memory of a rank, one allocation: its states, the arena (the largest of all
 // programs; they share it), the scratch of its worker threads.
 //
-// Errors: a failing collective or read stops the program at once. Everything
-// else that could fail was refused by check().
+// On a device of its own memory (Device.h, upload) what the host writes (slices
+// of weights, scalars) goes through staging memory of the host. run() returns
+// when all streams are done; with times wanted, each instruction waits for its
+// own end, so that streams do not overlap then.
+//
+// Errors: a failing call or read stops the program at once. Everything else
+// that could fail was refused by check().
 //
 //===----------------------------------------------------------------------===//
 #ifndef DSHARD_RUNTIME_EXECUTOR_H
@@ -33,7 +38,7 @@ namespace dshard {
 struct LoadedPlan {
   const plan::Reader *reader = nullptr;
   const plan::Topology *topology = nullptr;
-  std::vector<KernelFunction> kernels; // by index of Plan.kernels
+  std::vector<KernelFunction> kernels; // by index of Plan.kernels; CPU
   WeightReader *weights = nullptr;     // present while the load program runs
   std::vector<double> scalars;         // by index of Plan.scalars
 };
@@ -85,9 +90,15 @@ public:
   Status allocate();
   const RankMemory &memory() const { return planned; }
   /// Gives the states that start at zero their first value.
-  void zeroStates();
+  Status zeroStates();
 
   Status run(uint32_t program, uint32_t microBatch = 0);
+
+  /// Between the host and the addresses below.
+  Status upload(void *to, const void *from, uint64_t bytes);
+  Status download(void *to, const void *from, uint64_t bytes);
+  /// Whether the host may read and write at these addresses itself.
+  bool isHostMemory() const { return !device.functions->upload; }
 
   /// Where a slot of a buffer lies.
   void *address(uint32_t program, uint32_t buffer, uint32_t slot = 0) const;
@@ -116,10 +127,11 @@ private:
   Status runCollective(plan::InstructionKind kind,
                        const plan::Instruction &instruction, Cursor values);
   Status runLoadSlice(const plan::Instruction &instruction, Cursor values);
-  void runFill(const plan::Instruction &instruction, Cursor values);
-  void runCopy(const plan::Instruction &instruction, Cursor values);
-  void runLaunch(const plan::Instruction &instruction, Cursor values);
-  void runPack(const plan::Instruction &instruction, Cursor values);
+  Status runFill(const plan::Instruction &instruction, Cursor values);
+  Status runCopy(const plan::Instruction &instruction, Cursor values);
+  Status runLaunch(const plan::Instruction &instruction, Cursor values);
+  Status runPack(const plan::Instruction &instruction, Cursor values);
+  Status setScalars();
 
   MatmulArguments matmulArguments(const plan::Program &program,
                                   const plan::Instruction &instruction) const;
@@ -150,7 +162,11 @@ private:
     uint64_t bits = 0;
   };
   std::vector<ScalarWord> scalarWords;
-  uint8_t *base = nullptr; // states, then the arena, then the scratch
+  /// Where kernels read them: the words above, or memory of the device, one
+  /// every gpuBufferAlignment bytes.
+  uint8_t *scalarBase = nullptr;
+  std::vector<uint8_t> staging; // of the host
+  uint8_t *base = nullptr;      // states, then the arena, then the scratch
   std::map<std::pair<uint32_t, uint32_t>, char *> bound; // (program, base)
   uint32_t currentIndex = 0;
   uint32_t currentMicroBatch = 0;

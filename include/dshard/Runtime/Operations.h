@@ -85,11 +85,15 @@ struct StridedCopy {
   int64_t outStrides[maxDims];
 };
 
-/// LAUNCH: iterations [0, extent) of a kernel, split at multiples of grain.
+/// LAUNCH. On a CPU: iterations [0, extent) of a kernel, split at multiples of
+/// grain. On a GPU: `grid` blocks of `block` threads.
 struct LaunchArguments {
-  KernelFunction kernel = nullptr;
+  uint32_t index = 0;              // of Plan.kernels
+  KernelFunction kernel = nullptr; // CPU
   void *const *buffers = nullptr;
+  uint32_t bufferCount = 0;
   int64_t extent = 0, grain = 1;
+  uint32_t grid = 0, block = 0, shared = 0;
 };
 
 } // namespace dshard

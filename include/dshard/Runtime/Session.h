@@ -135,11 +135,14 @@ private:
   std::vector<uint32_t> ranksOf(const plan::Entry &entry,
                                 uint32_t program) const;
   /// What checkInput has accepted.
-  void copyInput(const plan::Entry &entry, const plan::Port &port,
-                 const TensorView &tensor);
+  Status copyInput(const plan::Entry &entry, const plan::Port &port,
+                   const TensorView &tensor);
   /// To every stage that reads it.
-  void copyInputs(std::string_view entry, std::string_view name,
-                  const TensorView &tensor);
+  Status copyInputs(std::string_view entry, std::string_view name,
+                    const TensorView &tensor);
+  /// Replaces an address of a rank by one that the host may read, until the
+  /// next call.
+  Status readable(uint32_t rank, const void *&data, uint64_t bytes);
 
   std::unique_ptr<plan::Reader> reader;
   std::unique_ptr<plan::Topology> ranks;
@@ -156,6 +159,7 @@ private:
   std::unique_ptr<cpu::ThreadPool> team; // worker r is rank r
   bool ready = false;
   std::vector<char> checked; // findNotFinite's copy of an output
+  std::vector<char> staging; // for devices with their own memory
 };
 
 /// "[2, 16]".

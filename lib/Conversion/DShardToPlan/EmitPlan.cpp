@@ -191,14 +191,22 @@ LogicalResult Emitter::emitTables() {
       builder.addScalar(view(scalar.getName()), dataTypeOf(scalar.getType()),
                         scalar.getInitial().convertToDouble());
     } else if (auto image = dyn_cast<plan::ImageOp>(op)) {
-      images.push_back(builder.addImage(fb::ImageKind::elf,
-                                        image.getBytes().data(),
-                                        image.getBytes().size()));
+      images.push_back(builder.addImage(
+          image.getPtx() ? fb::ImageKind::ptx : fb::ImageKind::elf,
+          image.getBytes().data(), image.getBytes().size()));
     } else if (auto kernel = dyn_cast<plan::KernelOp>(op)) {
-      kernels.push_back(builder.addKernel(
-          view(kernel.getName()), images[kernel.getImage()], kernel.getEntry(),
-          kernel.getExtent(), kernel.getGrain(),
-          static_cast<uint32_t>(kernel.getBuffers())));
+      kernels.push_back(
+          kernel.getGrid()
+              ? builder.addGpuKernel(
+                    view(kernel.getName()), images[kernel.getImage()],
+                    static_cast<uint32_t>(*kernel.getGrid()),
+                    static_cast<uint32_t>(kernel.getBlock().value_or(1)),
+                    static_cast<uint32_t>(kernel.getShared().value_or(0)),
+                    static_cast<uint32_t>(kernel.getBuffers()))
+              : builder.addKernel(view(kernel.getName()),
+                                  images[kernel.getImage()], kernel.getEntry(),
+                                  kernel.getExtent(), kernel.getGrain(),
+                                  static_cast<uint32_t>(kernel.getBuffers())));
     }
   }
   return success();
@@ -234,6 +242,8 @@ LogicalResult Emitter::emitBlock(Block &block, uint32_t into) {
     origin.why = text("why");
     if (auto part = op.getAttrOfType<PartAttr>("part"))
       origin.part = static_cast<fb::Part>(part.getValue());
+    if (auto stream = op.getAttrOfType<IntegerAttr>("stream"))
+      origin.stream = static_cast<uint16_t>(stream.getInt());
     auto child = [&](Region &region, uint32_t &index) {
       index = assembler->addBlock();
       return emitBlock(region.front(), index);
@@ -385,6 +395,7 @@ LogicalResult Emitter::emitProvenance() {
   builder.plan.provenance = std::move(provenance);
   if (auto target = module->getAttrOfType<StringAttr>("plan.target"))
     builder.plan.target = target.str();
+  builder.alignment = fb::bufferAlignmentOf(builder.plan.target);
   if (auto features = module->getAttrOfType<ArrayAttr>("plan.features"))
     for (auto feature : features.getAsRange<StringAttr>())
       builder.plan.features.push_back(feature.str());

@@ -52,11 +52,14 @@ LogicalResult KernelTable::emit(PlanContext &plan, Location loc,
   if (failed(image))
     return failure();
   plan::ImageOp::create(plan.b, loc,
-                        StringRef(image->bytes.data(), image->bytes.size()));
+                        StringRef(image->bytes.data(), image->bytes.size()),
+                        /*ptx=*/false);
   for (const Kernel &kernel : list)
     plan::KernelOp::create(
         plan.b, loc, kernel.name, 0, image->entries.lookup(kernel.name),
-        kernel.info.extent, kernel.info.grain, kernel.info.buffers);
+        kernel.info.extent, kernel.info.grain, kernel.info.buffers,
+        /*grid=*/IntegerAttr(), /*block=*/IntegerAttr(),
+        /*shared=*/IntegerAttr());
   return success();
 }
 

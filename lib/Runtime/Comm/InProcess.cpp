@@ -366,9 +366,10 @@ static uint64_t peakBufferedBytes(void *state) {
 }
 
 static const CommunicatorFunctions inProcessFunctions = {
-    "in-process", allGather, allReduce,  reduceScatter,
-    allToAll,     broadcast, permute,    send,
-    receive,      barrier,   abortWorld, peakBufferedBytes};
+    "in-process",     allGather, allReduce,  reduceScatter,
+    allToAll,         broadcast, permute,    send,
+    receive,          barrier,   abortWorld, /*setStream=*/nullptr,
+    peakBufferedBytes};
 
 InProcessWorld::InProcessWorld(
     uint32_t ranks, std::vector<std::vector<std::vector<uint32_t>>> groups) {

@@ -77,31 +77,36 @@ static Status checkAttentionGradHere(void *,
       scratch);
 }
 
-static void matmul(void *state, uint32_t, const MatmulArguments &arguments) {
+static Status matmul(void *state, uint32_t, const MatmulArguments &arguments) {
   CpuDevice &device = self(state);
   gemm(arguments, device.threads(), device.scratch, device.scratchBytes);
+  return Status();
 }
 
-static void attend(void *state, uint32_t, const AttentionArguments &arguments) {
+static Status attend(void *state, uint32_t,
+                     const AttentionArguments &arguments) {
   CpuDevice &device = self(state);
   attention(arguments, device.threads(), device.scratch, device.scratchBytes);
+  return Status();
 }
 
-static void attendGrad(void *state, uint32_t,
-                       const AttentionGradArguments &arguments) {
+static Status attendGrad(void *state, uint32_t,
+                         const AttentionGradArguments &arguments) {
   CpuDevice &device = self(state);
   attentionGrad(arguments, device.threads(), device.scratch,
                 device.scratchBytes);
+  return Status();
 }
 
-static void pack(void *state, uint32_t, const PackArguments &p) {
+static Status pack(void *state, uint32_t, const PackArguments &p) {
   packRhs(p.in, p.inType, p.n, p.k, p.n, p.column, p.out, p.outType,
           self(state).threads());
+  return Status();
 }
 
-static void copy(void *state, uint32_t, const StridedCopy &whole,
-                 const void *in, plan::DataType inType, void *out,
-                 plan::DataType outType) {
+static Status copy(void *state, uint32_t, const StridedCopy &whole,
+                   const void *in, plan::DataType inType, void *out,
+                   plan::DataType outType) {
   // Split along the largest dim when there is enough to copy.
   int64_t elements = 1;
   int dim = 0;
@@ -113,7 +118,7 @@ static void copy(void *state, uint32_t, const StridedCopy &whole,
   ThreadPool &pool = self(state).threads();
   if (pool.size() == 1 || elements < (1 << 15)) {
     copyStrided(whole, in, inType, out, outType);
-    return;
+    return Status();
   }
   pool.parallelFor(
       whole.sizes[dim], 16, [&](int64_t begin, int64_t end, unsigned) {
@@ -127,14 +132,26 @@ static void copy(void *state, uint32_t, const StridedCopy &whole,
                         begin * part.outStrides[dim] * elementBytes(outType),
                     outType);
       });
+  return Status();
 }
 
-static void launch(void *state, uint32_t, const LaunchArguments &arguments) {
+static Status fill(void *state, uint32_t stream, void *out, plan::DataType type,
+                   int64_t elements, double value) {
+  StridedCopy whole;
+  whole.dims = 1;
+  whole.sizes[0] = elements;
+  whole.inStrides[0] = 0;
+  whole.outStrides[0] = 1;
+  return copy(state, stream, whole, &value, plan::DataType::f64, out, type);
+}
+
+static Status launch(void *state, uint32_t, const LaunchArguments &arguments) {
   self(state).threads().parallelFor(arguments.extent, arguments.grain,
                                     [&](int64_t begin, int64_t end, unsigned) {
                                       arguments.kernel(arguments.buffers, begin,
                                                        end);
                                     });
+  return Status();
 }
 
 static const DeviceFunctions cpuFunctions = {"cpu",
@@ -150,8 +167,12 @@ static const DeviceFunctions cpuFunctions = {"cpu",
                                              attendGrad,
                                              pack,
                                              copy,
+                                             fill,
                                              launch,
                                              /*recordEvent=*/nullptr,
-                                             /*waitEvent=*/nullptr};
+                                             /*waitEvent=*/nullptr,
+                                             /*synchronize=*/nullptr,
+                                             /*upload=*/nullptr,
+                                             /*download=*/nullptr};
 
 Device CpuDevice::device() { return {&cpuFunctions, this}; }

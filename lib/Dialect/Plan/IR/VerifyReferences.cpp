@@ -110,11 +110,15 @@ LogicalResult References::verifyTable(Operation *op) {
   if (auto source = dyn_cast<SourceOp>(op))
     return declared(op, "file", source.getFile());
   if (auto kernel = dyn_cast<KernelOp>(op))
-    return failure(failed(declared(op, "image", kernel.getImage())) ||
-                   failed(isSize(op, "entry", kernel.getEntry())) ||
-                   failed(isSize(op, "extent", kernel.getExtent())) ||
-                   failed(isSize(op, "grain", kernel.getGrain())) ||
-                   failed(isSize(op, "buffers", kernel.getBuffers())));
+    return failure(
+        failed(declared(op, "image", kernel.getImage())) ||
+        failed(isSize(op, "entry", kernel.getEntry())) ||
+        failed(isSize(op, "extent", kernel.getExtent())) ||
+        failed(isSize(op, "grain", kernel.getGrain())) ||
+        failed(isSize(op, "buffers", kernel.getBuffers())) ||
+        failed(isSize(op, "grid", kernel.getGrid().value_or(0))) ||
+        failed(isSize(op, "block", kernel.getBlock().value_or(0))) ||
+        failed(isSize(op, "shared", kernel.getShared().value_or(0))));
   if (auto scalar = dyn_cast<ScalarOp>(op)) {
     Type type = scalar.getType();
     if (type.isF32() || type.isF64() || type.isInteger(32) ||

@@ -99,13 +99,23 @@ def Plan_ScalarOp : Plan_Op<"scalar"> {
 }
 def Plan_ImageOp : Plan_Op<"image"> {
   let summary = "hold the code of all kernels";
-  let arguments = (ins StrAttr:$bytes);
-  let assemblyFormat = "$bytes attr-dict";
+  let description = [{`ptx`: text for a GPU that ends in a zero byte; else an ELF image.}];
+  let arguments = (ins StrAttr:$bytes, UnitAttr:$ptx);
+  let assemblyFormat = "(`ptx` $ptx^)? $bytes attr-dict";
 }
 def Plan_KernelOp : Plan_Op<"kernel"> {
   let summary = "declare a generated function";
-  let arguments = (ins StrAttr:$name, I64Attr:$image, I64Attr:$entry, I64Attr:$extent, I64Attr:$grain, I64Attr:$buffers);
-  let assemblyFormat = "$name `image` $image `entry` $entry `extent` $extent `grain` $grain `buffers` $buffers attr-dict";
+  let description = [{
+    On a CPU: the offset of its code, its iterations, and how few of them are worth a thread. On a
+    GPU these are 0, and it has thread blocks (`grid`) of `block` threads with `shared` bytes of
+    dynamic shared memory each.
+  }];
+  let arguments = (ins StrAttr:$name, I64Attr:$image, I64Attr:$entry, I64Attr:$extent, I64Attr:$grain, I64Attr:$buffers,
+                       OptionalAttr<I64Attr>:$grid, OptionalAttr<I64Attr>:$block, OptionalAttr<I64Attr>:$shared);
+  let assemblyFormat = [{
+    $name `image` $image `entry` $entry `extent` $extent `grain` $grain `buffers` $buffers
+    (`grid` $grid^)? (`block` $block^)? (`shared` $shared^)? attr-dict
+  }];
 }
 def Plan_EntryOp : Plan_Op<"entry", [NoTerminator, SingleBlock]> {
   let summary = "declare an entry point with its ports";
@@ -187,7 +197,7 @@ def Plan_CallOp : Plan_Op<"call", [NoTerminator, SingleBlock]> {
 //   plan.matmul lhs(%0) rhs(%1) bias(%2) -> out(%3) {batch = 1, m = 16, ...} path "up_proj" node "/fc1"
 // `segments` holds the number of buffers of every use in Instructions.def (0: an
 // absent optional one). `values` are integers, floats (for `..._bits`), or
-// #plan.table, #plan.scalar, #plan.loop.
+// #plan.table, #plan.scalar, #plan.loop. `stream` (0 where absent) is among the attributes behind.
 //
 // Constraints
 // - (instruction_c1) uses and values have the layout of Instructions.def.
@@ -195,7 +205,7 @@ class Plan_Instruction<string mnemonic, string what> : Plan_Op<mnemonic> {
   let summary = what;
   let arguments = (ins Variadic<Plan_Buffer>:$uses, DenseI32ArrayAttr:$segments, ArrayAttr:$values,
                        OptionalAttr<StrAttr>:$path, OptionalAttr<StrAttr>:$node, OptionalAttr<StrAttr>:$why,
-                       OptionalAttr<DShard_PartAttr>:$part);
+                       OptionalAttr<DShard_PartAttr>:$part, OptionalAttr<I64Attr>:$stream);
   let hasCustomAssemblyFormat = 1;
   let hasVerifier = 1;
   let extraClassDefinition = [{
