@@ -98,7 +98,13 @@ LogicalResult ContextAttention::verify(StringRef method) {
     return op.emitOpError() << "--cp-method=" << method
                             << " and --cp-layout=striped do not go together; "
                                "use zigzag or contiguous";
-  if (method == "hierarchical" && axes.size() != 1)
+  if ((method == "ring" || method == "hierarchical") && op.getCausal() &&
+      ranks > 1 && int64_t(op.getOffset()) != 0)
+    return op.emitOpError()
+           << "a causal offset of " << int64_t(op.getOffset())
+           << " and --cp-method=" << method
+           << " do not go together; use all_gather or all_to_all";
+  if (method == "hierarchical" && axes.size() > 1)
     return op.emitOpError() << "--cp-method=hierarchical splits one axis, but "
                                "the sequence is sharded over "
                             << toString(axes) << "; use ring";
