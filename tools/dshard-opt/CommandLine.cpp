@@ -34,7 +34,7 @@ sharding
   --cp-layout=LAYOUT      order of the sequence over cp: zigzag (default where attention
                           is causal), contiguous or striped
   --fsdp=MODE             none, optimizer, gradients or parameters (the default
-                          where dp_shard > 1): what is stored sharded
+                          where dp_shard * cp > 1): what is stored sharded
   --fsdp-unit=GLOB        modules that are gathered at once (default: the layers)
 training
   --train=FILE            add the entry point train_step: loss, gradients, AdamW; FILE is
