@@ -29,6 +29,41 @@ Value mlir::dshard::padWithZeros(DShardBuilder &make, Value value, int64_t dim,
                             llvm::APFloat(0.0));
 }
 
+/// An operand of an update that has grown, or does so with its parameter.
+static bool growsToo(Value value, int64_t dim, int64_t size) {
+  if (cast<RankedTensorType>(value.getType()).getDimSize(dim) == size ||
+      value.getDefiningOp<GradientOp>())
+    return true;
+  auto argument = dyn_cast<BlockArgument>(value);
+  auto function =
+      argument ? dyn_cast<func::FuncOp>(argument.getOwner()->getParentOp())
+               : func::FuncOp();
+  return function &&
+         function.getArgAttr(argument.getArgNumber(), stateOfAttrName);
+}
+
+/// An elementwise op that can grow along `dim` to `type`, and gives zeros where
+/// its grown operands are zero.
+static bool keepsZeros(Operation *op, RankedTensorType type, int64_t dim) {
+  if (!isa<AddOp, SubOp, MulOp, DivOp, NegOp, AbsOp, SqrtOp, SignOp, CastOp>(
+          op) ||
+      cast<RankedTensorType>(op->getResult(0).getType()).getRank() !=
+          type.getRank())
+    return false;
+  llvm::SmallVector<bool> isGrown;
+  for (Value operand : op->getOperands()) {
+    auto own = cast<RankedTensorType>(operand.getType());
+    int64_t ownDim = dim + own.getRank() - type.getRank();
+    bool isBroadcast = ownDim < 0 || own.getDimSize(ownDim) == 1;
+    if (!isBroadcast && own.getDimSize(ownDim) != type.getDimSize(dim))
+      return false;
+    isGrown.push_back(!isBroadcast);
+  }
+  if (isa<AddOp, SubOp>(op))
+    return isGrown[0] && isGrown[1];
+  return !isa<DivOp>(op) || (isGrown[0] && !isGrown[1]);
+}
+
 void mlir::dshard::growUsers(Value value, int64_t dim, int64_t size) {
   auto type = cast<RankedTensorType>(value.getType());
   Value cropped;
@@ -48,21 +83,17 @@ void mlir::dshard::growUsers(Value value, int64_t dim, int64_t size) {
       }
       continue;
     }
-    auto fits = [&](Value other) {
-      auto own = cast<RankedTensorType>(other.getType());
-      int64_t ownDim = dim + own.getRank() - type.getRank();
-      return ownDim < 0 || own.getDimSize(ownDim) == 1 ||
-             own.getDimSize(ownDim) == type.getDimSize(dim);
-    };
     auto reduce = dyn_cast<ReduceOp>(user);
     if (reduce && llvm::is_contained(reduce.getDims(), dim) &&
         reduce.getKind() == ReductionKind::sum)
       continue;
-    if (isa<AdamWOp>(user) ||
-        (user->hasTrait<Pointwise>() &&
-         llvm::all_of(user->getOperands(), fits) &&
-         cast<RankedTensorType>(user->getResult(0).getType()).getRank() ==
-             type.getRank())) {
+    auto update = dyn_cast<AdamWOp>(user);
+    bool isUpdate =
+        update &&
+        llvm::all_of(user->getOperands().take_front(4), [&](Value operand) {
+          return growsToo(operand, dim, type.getDimSize(dim));
+        });
+    if (isUpdate || keepsZeros(user, type, dim)) {
       for (Value result : user->getResults()) {
         auto own = cast<RankedTensorType>(result.getType());
         if (own.getRank() != type.getRank() || own.getDimSize(dim) != size)
