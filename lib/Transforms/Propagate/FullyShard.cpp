@@ -367,10 +367,10 @@ void Sharder::run() {
                                                     roleAttrName);
     if (!role || role.getValue() != Role::param)
       continue;
-    // One that is returned as it is has no user inside the model.
-    if (argument.use_empty() ||
-        llvm::any_of(argument.getUsers(), llvm::IsaPred<func::ReturnOp>))
-      continue;
+    // One that is returned as it is is stored as the caller gets it.
+    bool mayMove =
+        !argument.use_empty() &&
+        llvm::none_of(argument.getUsers(), llvm::IsaPred<func::ReturnOp>);
     auto type = cast<RankedTensorType>(argument.getType());
     ShardingAttr sharding = getValueSharding(argument);
     Layout compute = sharding ? readLayout(sharding, mesh)
@@ -380,7 +380,7 @@ void Sharder::run() {
     StorageChoice whole{compute}, storage = whole, updated = whole;
     // Modes none and optimizer store what they compute with.
     bool isTrained = !name.empty() && states.count(name);
-    if (!axes.empty() &&
+    if (mayMove && !axes.empty() &&
         (shardsStorage || (mode == FullyShardedMode::optimizer && isTrained)))
       if (std::optional<StorageChoice> choice = chooseFor(argument, compute))
         (shardsStorage ? storage : updated) = *choice;
