@@ -307,9 +307,13 @@ def test_sequence_that_cp_does_not_divide(filled, tmp_path):
     refused(done, "'input_ids': sequence dim 1 of size 18", "4 \\(2 \\* cp=2, layout zigzag\\)", "16, 20")
 
 
-@pytest.mark.parametrize("flag", ["--train=config.json", "--pp-split=cost"])
+@pytest.mark.parametrize("flag", ["--pack-weights", "--hash-weights"])
 def test_what_is_not_built_is_refused(flag, mlp, tmp_path):
     refused(compile_model(mlp, tmp_path, flag), flag.split("=")[0], "not built")
+
+
+def test_training_configuration_that_is_not_there(mlp, tmp_path):
+    refused(compile_model(mlp, tmp_path, "--train=config.json"), "--train: config.json", "No such file")
 
 
 @pytest.mark.parametrize("arguments", [["--frobnicate"], ["--dim", "batch"], ["--mesh"]])
