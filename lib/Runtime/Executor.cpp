@@ -202,7 +202,9 @@ Executor::Operand Executor::operand(const plan::Program &program,
   if (use.buffer() == plan::absentBuffer)
     return {nullptr, 0, DataType::f32, nullptr};
   const plan::Buffer &buffer = *program.buffers()->Get(use.buffer());
-  char *data = base ? place(currentIndex, program, use.buffer()) : nullptr;
+  // Before there is memory, check() only asks whether the operand is present.
+  char *data = base ? place(currentIndex, program, use.buffer())
+                    : reinterpret_cast<char *>(plan::pageSize);
   if (buffer.slots() > 1 && base) {
     int64_t slot = valueOf(use.slot()) % int64_t(buffer.slots());
     if (slot < 0)

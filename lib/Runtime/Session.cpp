@@ -39,67 +39,84 @@ Session::create(std::unique_ptr<plan::Reader> reader, SessionOptions options) {
   auto failed = [&](const Status &status) {
     return Status::error(session->reader->name() + ": " + status.message());
   };
-  std::string target = plan.target() ? plan.target()->str() : "";
-  if (target.compare(0, 3, "cpu") != 0)
-    return failed(Status::error("plan is for '" + target +
-                                "'; this runtime runs cpu plans only"));
+  std::string target = plan.target()->str();
+  bool isGpu = plan::gpuArchitecture(target) != 0;
+  if (!isGpu && target.compare(0, 3, "cpu") != 0)
+    return failed(
+        Status::error("plan is for '" + target +
+                      "'; this runtime runs plans for cpu and cuda:sm_NN"));
   if (Status status = plan::verifyPlan(plan); !status)
     return failed(status);
+  for (const plan::Scalar *scalar : *plan.scalars())
+    session->loaded.scalars.push_back(scalar->initial());
+  session->ranks = std::make_unique<plan::Topology>(plan);
+  session->loaded.reader = session->reader.get();
+  session->loaded.topology = session->ranks.get();
+  session->communicators = InProcessWorld::create(plan, *session->ranks);
+  Status status = isGpu ? session->openGpus() : session->openCpu();
+  if (!status)
+    return failed(status);
+  uint32_t count = session->ranks->rankCount();
+  for (auto &executor : session->executors)
+    if (status = executor->check(); !status)
+      return failed(status);
+  session->team = std::make_unique<cpu::ThreadPool>(count);
+  if (status = session->team->status(); !status)
+    return failed(Status::error("ranks: " + status.message()));
+  return session;
+}
+
+Status Session::openGpus() {
+  Result<std::unique_ptr<cuda::CudaWorld>> opened =
+      cuda::CudaWorld::create(*reader, *ranks, *communicators);
+  if (!opened)
+    return opened.status();
+  gpus = std::move(*opened);
+  for (uint32_t rank = 0; rank < ranks->rankCount(); ++rank)
+    executors.push_back(std::make_unique<Executor>(
+        loaded, rank, gpus->device(rank), gpus->communicator(rank)));
+  return Status();
+}
+
+Status Session::openCpu() {
+  const plan::Plan &plan = reader->plan();
   std::vector<std::string> features;
   for (const flatbuffers::String *feature : *plan.features())
     features.push_back(feature->str());
   if (Status status = cpu::checkFeatures(features); !status)
-    return failed(status);
-
+    return status;
   for (const plan::Image *image : *plan.images()) {
-    if (image->kind() != plan::ImageKind::elf)
-      return failed(Status::error("the plan holds GPU code; this runtime runs "
-                                  "cpu plans only"));
-    auto code = cpu::KernelImage::load(
-        session->reader->section(image->offset()), image->size());
+    auto code =
+        cpu::KernelImage::load(reader->section(image->offset()), image->size());
     if (!code)
-      return failed(code.status());
-    session->images.push_back(std::move(*code));
+      return code.status();
+    images.push_back(std::move(*code));
   }
   for (const plan::Kernel *kernel : *plan.kernels()) {
-    auto function = session->images[kernel->image()]->function(kernel->entry());
+    auto function = images[kernel->image()]->function(kernel->entry());
     if (!function)
-      return failed(function.status());
-    session->loaded.kernels.push_back(*function);
+      return function.status();
+    loaded.kernels.push_back(*function);
   }
-  for (const plan::Scalar *scalar : *plan.scalars())
-    session->loaded.scalars.push_back(scalar->initial());
-
-  session->ranks = std::make_unique<plan::Topology>(plan);
-  uint32_t count = session->ranks->rankCount();
-  session->workers = session->options.threads;
-  if (session->workers == 0) {
+  uint32_t count = ranks->rankCount();
+  workers = options.threads;
+  if (workers == 0) {
     Result<unsigned> share = cpu::threadsPerRank(count);
     if (!share)
       return share.status();
-    session->workers = *share;
+    workers = *share;
   }
-  session->loaded.reader = session->reader.get();
-  session->loaded.topology = session->ranks.get();
-  session->communicators = InProcessWorld::create(plan, *session->ranks);
   for (uint32_t rank = 0; rank < count; ++rank) {
-    session->devices.push_back(
-        std::make_unique<cpu::CpuDevice>(session->workers));
-    cpu::CpuDevice &device = *session->devices.back();
+    devices.push_back(std::make_unique<cpu::CpuDevice>(workers));
+    cpu::CpuDevice &device = *devices.back();
     if (Status status = device.threads().status(); !status)
-      return failed(Status::error("rank " + std::to_string(rank) + " of " +
-                                  std::to_string(count) + ": " +
-                                  status.message()));
-    session->executors.push_back(std::make_unique<Executor>(
-        session->loaded, rank, device.device(),
-        session->communicators->communicator(rank, &device.threads())));
-    if (Status status = session->executors.back()->check(); !status)
-      return failed(status);
+      return Status::error("rank " + std::to_string(rank) + " of " +
+                           std::to_string(count) + ": " + status.message());
+    executors.push_back(std::make_unique<Executor>(
+        loaded, rank, device.device(),
+        communicators->communicator(rank, &device.threads())));
   }
-  session->team = std::make_unique<cpu::ThreadPool>(count);
-  if (Status status = session->team->status(); !status)
-    return failed(Status::error("ranks: " + status.message()));
-  return session;
+  return Status();
 }
 
 Session::~Session() = default;
@@ -108,9 +125,15 @@ template <typename Body> Status Session::onAllRanks(Body &&body) {
   communicators->reset();
   team->run([&](unsigned rank) {
     Status status = body(rank);
-    if (!status)
-      communicators->abort(Status::error("rank " + std::to_string(rank) + ": " +
-                                         status.message()));
+    if (status)
+      return;
+    status =
+        Status::error("rank " + std::to_string(rank) + ": " + status.message());
+    communicators->abort(status);
+    if (gpus) {
+      Communicator end = gpus->communicator(rank);
+      end.functions->abort(end.state, status);
+    }
   });
   return communicators->failure();
 }

@@ -37,6 +37,8 @@ struct HandBuiltOptions {
   uint64_t packedSize = 4 * 16 * sizeof(float);
   /// Adds an image (no code in it) and a kernel that nothing launches.
   bool image = false;
+  /// For GPUs: buffers lie four times as far apart.
+  bool gpu = false;
 };
 
 /// The 16 elements of W, row-major: what the file hand-built.weights holds,
@@ -80,7 +82,8 @@ inline std::vector<float> handBuiltExpected(const std::vector<float> &x,
 inline void buildHandBuiltPlan(plan::Builder &b,
                                const HandBuiltOptions &options = {}) {
   using namespace plan;
-  b.plan.target = "cpu:x86-64";
+  b.plan.target = options.gpu ? "cuda:sm_90" : "cpu:x86-64";
+  b.alignment = bufferAlignmentOf(b.plan.target);
   b.plan.provenance->compiler = "by hand";
   b.plan.provenance->model = "hand-built";
   b.plan.provenance->model_folder = options.modelFolder;
@@ -132,8 +135,8 @@ inline void buildHandBuiltPlan(plan::Builder &b,
   ProgramAssembler run = b.beginProgram("run");
   auto buffer = [&](const char *name, std::vector<int64_t> dims,
                     uint64_t offset, uint32_t slots = 1) {
-    return run.addBuffer(
-        {name, DataType::f32, std::move(dims), offset, 0, slots});
+    return run.addBuffer({name, DataType::f32, std::move(dims),
+                          offset * b.alignment / 64, 0, slots});
   };
   uint32_t x = buffer("x", {2, 4}, 0);
   uint32_t weight = run.addStateBuffer(state);

@@ -197,8 +197,8 @@ TEST(Session, PlanForAnotherDevice) {
   build(builder, folder, false);
   builder.plan.target = "tpu:v5";
   EXPECT_EQ(start(builder).status().message(),
-            "test.dsplan: plan is for 'tpu:v5'; this runtime runs cpu "
-            "plans only");
+            "test.dsplan: plan is for 'tpu:v5'; this runtime runs plans for "
+            "cpu and cuda:sm_NN");
 }
 
 TEST(Session, TooLittleScratchIsRefused) {

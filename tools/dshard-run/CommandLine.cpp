@@ -38,7 +38,8 @@ Inputs and outputs are global tensors.
 A training step whose gradients are not finite ends the run (exit status 1), or
 is skipped with a warning where the plan says so.
 
-Environment: DSHARD_THREADS (worker threads per rank), DSHARD_KERNELS=portable.
+Environment: DSHARD_THREADS (worker threads per rank), DSHARD_KERNELS=portable,
+DSHARD_CUDA_LIBRARY, DSHARD_CUBLASLT_LIBRARY and DSHARD_NCCL_LIBRARY (paths).
 Exit status: 0 done, 1 the input or the run is wrong, 2 the command line is.
 
 Examples:

@@ -117,7 +117,9 @@ std::string dshard::run::jsonReport(Session &session, const Report &report) {
   json.key("mesh").value(plan::meshText(session.plan().plan()));
   json.key("ranks").value(ranks);
   json.key("threads_per_rank").value(session.threadsPerRank());
-  json.key("kernels").value(cpu::kernelName());
+  json.key("kernels").value(session.runsOnGpus()
+                                ? session.plan().plan().target()->str()
+                                : std::string(cpu::kernelName()));
   json.key("load_seconds").value(report.loadSeconds);
 
   // Copying the inputs in and running; collecting the outputs is not in it.
@@ -226,9 +228,11 @@ std::string dshard::run::textReport(Session &session, const Report &report) {
   add("entry point '" + report.entry + "' on " + std::to_string(ranks) +
       (ranks == 1 ? " rank" : " ranks") +
       (mesh.empty() ? "" : " (" + mesh + ")") + ", " +
-      std::to_string(session.threadsPerRank()) +
-      (session.threadsPerRank() == 1 ? " thread" : " threads") + " per rank, " +
-      cpu::kernelName() + " kernels");
+      (session.runsOnGpus()
+           ? session.plan().plan().target()->str()
+           : std::to_string(session.threadsPerRank()) +
+                 (session.threadsPerRank() == 1 ? " thread" : " threads") +
+                 " per rank, " + cpu::kernelName() + " kernels"));
   for (const auto &output : report.outputs) {
     std::string line = output.first->name + ": " + typeText(*output.first) +
                        ", min " + number(output.second.minimum) + ", max " +

@@ -2,7 +2,7 @@
 //
 // All ranks of a plan in this process: rank r is worker r of one fork-join
 // team (rank 0 is the caller), each with as many worker threads as its share of
-// the cores.
+// the cores, or with GPU r.
 //
 //   auto session = Session::create(std::move(reader), options);
 //   session->load();                                // memory and weights
@@ -26,6 +26,7 @@
 #include "dshard/Runtime/Comm/InProcess.h"
 #include "dshard/Runtime/Cpu/CpuDevice.h"
 #include "dshard/Runtime/Cpu/KernelImage.h"
+#include "dshard/Runtime/Cuda/CudaWorld.h"
 #include "dshard/Runtime/Executor.h"
 
 #include <memory>
@@ -64,6 +65,7 @@ public:
   const plan::Reader &plan() const { return *reader; }
   const plan::Topology &topology() const { return *ranks; }
   unsigned threadsPerRank() const { return workers; }
+  bool runsOnGpus() const { return gpus != nullptr; }
 
   /// Null when there is none; entryError() then lists what there is.
   const plan::Entry *findEntry(std::string_view name) const;
@@ -128,6 +130,8 @@ public:
 
 private:
   Session() = default;
+  Status openCpu();
+  Status openGpus();
   /// body(rank) on all rank threads; the first error releases all of them.
   template <typename Body> Status onAllRanks(Body &&body);
   Status runEntry(const plan::Entry &entry, uint32_t rank);
@@ -155,6 +159,7 @@ private:
   uint64_t loadedTotal = 0;
   std::unique_ptr<InProcessWorld> communicators;
   std::vector<std::unique_ptr<cpu::CpuDevice>> devices;
+  std::unique_ptr<cuda::CudaWorld> gpus; // of plans for them
   std::vector<std::unique_ptr<Executor>> executors;
   std::unique_ptr<cpu::ThreadPool> team; // worker r is rank r
   bool ready = false;
