@@ -1,0 +1,35 @@
+//===- Calls.h - What every entry point begins with -------------*- C++ -*-===//
+#ifndef DSHARD_EMULATOR_DRIVER_CALLS_H
+#define DSHARD_EMULATOR_DRIVER_CALLS_H
+
+#include "Driver/Engine.h"
+
+/// An entry point of the library, with the vendor's name.
+#define EMULATED extern "C" __attribute__((visibility("default")))
+
+namespace dshard::emulator {
+
+/// Holds the engine for one call.
+struct Call {
+  Engine &engine = Engine::get();
+  std::unique_lock<std::mutex> lock{engine.mutex};
+  Call() { engine.configure(); }
+  Device *device() { return currentDevice(); }
+  /// The stream behind a handle; null is the device's default stream.
+  Stream *stream(void *handle) {
+    return handle ? static_cast<Stream *>(handle) : device()->streams[0].get();
+  }
+};
+
+/// The common refusals of a driver call; returns from the caller.
+#define NEED_NO_FAULT(call)                                                    \
+  if ((call).engine.failed())                                                  \
+    return cuLaunchFailed;
+#define NEED_CONTEXT(call)                                                     \
+  NEED_NO_FAULT(call)                                                          \
+  if (!(call).device() || !(call).device()->memory)                            \
+    return cuInvalidContext;
+
+} // namespace dshard::emulator
+
+#endif // DSHARD_EMULATOR_DRIVER_CALLS_H

@@ -1,0 +1,175 @@
+//===- Engine.h - Streams, events and the work in them ----------*- C++ -*-===//
+//
+// Calls only queue work. Whoever waits (cuStreamSynchronize and its like) runs
+// it: the first operation of any stream, of any device, whose events have
+// passed. Collectives run when all their members stand at the head of a stream.
+// So a missing wait on the host reads old bytes, as it may on a GPU, and a
+// missing event between streams is found by the clocks (History.h) however the
+// work was ordered here.
+//
+// The first fault (a report of the interpreter, a race, a mismatched
+// collective, a deadlock) stays: every later call on every device fails with
+// its text, which is also written to standard error once.
+//
+//===----------------------------------------------------------------------===//
+#ifndef DSHARD_EMULATOR_DRIVER_ENGINE_H
+#define DSHARD_EMULATOR_DRIVER_ENGINE_H
+
+#include "Driver/Cuda.h"
+#include "Driver/History.h"
+#include "Execution/Memory.h"
+#include "Ptx/Module.h"
+
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <set>
+
+namespace dshard::emulator {
+
+struct Stream;
+struct Device;
+struct Operation;
+using OperationPtr = std::shared_ptr<Operation>;
+
+/// A collective, or a send and its receive, that its members come to.
+struct Meeting {
+  struct Member {
+    int rank = 0;
+    Operation *operation = nullptr; // null: not called yet
+    bool arrived = false;
+    uint64_t send = 0, receive = 0; // device addresses
+  };
+  std::string what; // "all_reduce #3 of communicator 1"
+  std::vector<Member> members;
+  bool done = false;
+  /// Moves the bytes once all are here; "" or an error. `touched[i]` gets what
+  /// member i read and wrote.
+  std::function<std::string(std::vector<std::vector<Access>> &touched)> run;
+};
+
+struct Operation {
+  std::string name;
+  Stream *stream = nullptr;
+  uint64_t sequence = 0;
+  std::vector<OperationPtr> waits;
+  Clock known; // what the host knew when it queued this
+  Clock clock; // once done
+  bool running = false, done = false, arrived = false;
+  /// Runs without the engine's lock; adds what it touched; "" or an error.
+  std::function<std::string(std::vector<Access> &touched)> run;
+  std::vector<std::shared_ptr<Meeting>> meetings;
+};
+
+struct Stream {
+  Device *device = nullptr;
+  uint32_t id = 0, count = 0; // operations done
+  bool blocking = true, destroyed = false;
+  Clock clock;
+  std::deque<OperationPtr> queue;
+  OperationPtr last; // queued or done
+};
+
+struct Event {
+  Device *device = nullptr;
+  OperationPtr operation; // of the last record
+  std::shared_ptr<std::chrono::steady_clock::time_point> time; // when it ran
+};
+
+struct HostAllocation {
+  std::unique_ptr<uint8_t[]> bytes;
+  uint64_t size;
+};
+
+struct LoadedModule {
+  std::unique_ptr<Module> module;
+  Device *device = nullptr;
+  std::vector<uint64_t> variables;
+};
+struct Function {
+  LoadedModule *owner = nullptr;
+  Kernel *kernel = nullptr;
+  uint32_t maxDynamicShared = 48 * 1024;
+};
+
+struct Device {
+  int index = 0;
+  std::unique_ptr<DeviceMemory> memory; // from the first retain on
+  int retained = 0;
+  bool busy = false; // one operation at a time
+  Clock host;        // what the host thread has waited for
+  std::vector<std::unique_ptr<Stream>> streams; // 0: the default stream
+  std::vector<std::unique_ptr<LoadedModule>> modules;
+};
+
+class Engine {
+public:
+  static Engine &get();
+
+  std::mutex mutex; // of everything here; public functions want it held
+  std::vector<std::unique_ptr<Device>> devices;
+  std::set<Event *> events;
+  std::set<Function *> functions;
+  std::map<uint64_t, HostAllocation> hostMemory;
+  History history;
+
+  /// Number of devices, bytes each, architecture, seconds: the environment.
+  void configure();
+  bool configured = false;
+  int architecture = 90;
+  uint64_t memoryBytes = 0;
+  double timeout = 10;
+
+  Stream *createStream(Device &device, bool blocking);
+  OperationPtr enqueue(Stream &stream, OperationPtr operation);
+  /// Runs work until `done()`; an error when nothing moves for `timeout`.
+  bool waitUntil(std::unique_lock<std::mutex> &lock,
+                 const std::function<bool()> &done, const std::string &what);
+  bool waitFor(std::unique_lock<std::mutex> &lock,
+               const OperationPtr &operation);
+  /// All work of a device, or of all of them (null).
+  bool drain(std::unique_lock<std::mutex> &lock, Device *device);
+  /// Runs one operation if there is one that can run.
+  bool runOne(std::unique_lock<std::mutex> &lock, Device *preferred);
+
+  /// Sets the fault unless there is one already.
+  void fail(const std::string &text);
+  bool failed() const { return !faults.empty(); }
+  const std::string &fault() const { return faults.back(); }
+  /// Forgets faults, streams, memory and modules: for tests.
+  void reset();
+  void progress() { lastProgress = std::chrono::steady_clock::now(); }
+  std::condition_variable changed;
+  /// Text that a char * of the caller may point to for ever.
+  const char *keep(const std::string &text);
+
+private:
+  void finish(Operation &operation, const std::vector<Access> &touched);
+  bool arrive(Operation &operation);
+  std::string describeQueues() const;
+
+  std::deque<std::string> faults, kept;
+  uint64_t sequence = 0;
+  uint32_t nextStream = 1;
+  unsigned runningCount = 0;
+  std::chrono::steady_clock::time_point lastProgress;
+};
+
+/// The calling thread's device; null before cuCtxSetCurrent.
+Device *&currentDevice();
+
+/// Buffers that the next operation queued by this thread may touch; empty: all
+/// allocations of the device. Set by dshardEmulatorDeclareBuffers.
+std::vector<Range> &declaredBuffers();
+/// Takes the declared ranges (sorted), or the device's allocations.
+std::vector<Range> takeAllowed(Device &device);
+/// "" if [begin, begin + bytes) lies in one of `allowed`, writable if wanted.
+std::string checkBuffer(const std::vector<Range> &allowed, uint64_t begin,
+                        uint64_t bytes, bool write, const std::string &what);
+
+} // namespace dshard::emulator
+
+#endif // DSHARD_EMULATOR_DRIVER_ENGINE_H

@@ -1,0 +1,616 @@
+//===- Nccl.cpp - Communicators and collectives among threads -------------===//
+//
+// Members of a communicator issue the same collectives in the same order; the
+// n-th call of each is one meeting. What disagrees (kind, count, type, root) is
+// an error at the call. Sends and receives pair up per (source, destination).
+// Reductions add in rank order in float (double for f64, exact for integers),
+// so all members get the same bits.
+//
+//===----------------------------------------------------------------------===//
+#include "Driver/Calls.h"
+#include "Ptx/Types.h"
+
+#include <cstdio>
+#include <cstring>
+#include <set>
+
+using namespace dshard::emulator;
+
+namespace {
+
+struct Communicator;
+/// What the members of one communicator share.
+struct Clique {
+  unsigned number = 0;
+  std::vector<Communicator *> members;
+  unsigned joined = 0;
+  bool aborted = false;
+  // Meetings by the number of the call; of pairs by (source, destination).
+  std::map<uint64_t, std::shared_ptr<Meeting>> collectives;
+  struct Pair {
+    uint64_t sent = 0, received = 0;
+    std::map<uint64_t, std::shared_ptr<Meeting>> open;
+  };
+  std::map<std::pair<int, int>, Pair> pairs;
+  std::map<uint64_t, std::string> signatures;
+};
+struct Communicator {
+  std::shared_ptr<Clique> clique;
+  int rank = 0;
+  Device *device = nullptr;
+  uint64_t calls = 0;
+};
+
+struct Registry {
+  std::map<std::string, std::shared_ptr<Clique>> byId;
+  unsigned next = 1;
+  uint64_t nextId = 1;
+};
+Registry &registry() {
+  static Registry *value = new Registry;
+  return *value;
+}
+
+/// ncclGroupStart ... End of this thread: one operation per stream.
+struct Group {
+  int depth = 0;
+  int error = ncclOk;
+  std::map<Stream *, OperationPtr> operations;
+  std::vector<Stream *> order;
+  std::vector<Communicator *> joining;
+};
+Group &group() {
+  thread_local Group value;
+  return value;
+}
+
+const char *typeName(int type) {
+  static const char *names[] = {"i8",  "u8",  "i32", "u32", "i64",
+                                "u64", "f16", "f32", "f64", "bf16"};
+  return type >= 0 && type < 10 ? names[type] : nullptr;
+}
+uint64_t typeBytes(int type) {
+  static const uint64_t bytes[] = {1, 1, 4, 4, 8, 8, 2, 4, 8, 2};
+  return bytes[type];
+}
+const char *reductionName(int operation) {
+  static const char *names[] = {"sum", "prod", "max", "min", "avg"};
+  return operation >= 0 && operation < 5 ? names[operation] : nullptr;
+}
+
+template <typename T, typename W>
+void reduceElements(int operation, const std::vector<uint64_t> &from,
+                    uint64_t first, uint64_t count, uint8_t *to) {
+  for (uint64_t i = 0; i < count; ++i) {
+    W total = W();
+    for (size_t r = 0; r < from.size(); ++r) {
+      T element;
+      std::memcpy(&element,
+                  reinterpret_cast<uint8_t *>(from[r]) +
+                      (first + i) * sizeof(T),
+                  sizeof(T));
+      W value = static_cast<W>(element);
+      if (r == 0)
+        total = value;
+      else if (operation == 0 || operation == 4)
+        total = static_cast<W>(total + value);
+      else if (operation == 1)
+        total = static_cast<W>(total * value);
+      else if (operation == 2)
+        total = value > total ? value : total;
+      else
+        total = value < total ? value : total;
+    }
+    if (operation == 4)
+      total = static_cast<W>(total / static_cast<W>(from.size()));
+    T result = static_cast<T>(total);
+    std::memcpy(to + i * sizeof(T), &result, sizeof(T));
+  }
+}
+void reduce(int type, int operation, const std::vector<uint64_t> &from,
+            uint64_t first, uint64_t count, uint8_t *to) {
+  switch (type) {
+  case 0:
+    return reduceElements<int8_t, int64_t>(operation, from, first, count, to);
+  case 1:
+    return reduceElements<uint8_t, uint64_t>(operation, from, first, count, to);
+  case 2:
+    return reduceElements<int32_t, int64_t>(operation, from, first, count, to);
+  case 3:
+    return reduceElements<uint32_t, uint64_t>(operation, from, first, count,
+                                              to);
+  case 4:
+    return reduceElements<int64_t, int64_t>(operation, from, first, count, to);
+  case 5:
+    return reduceElements<uint64_t, uint64_t>(operation, from, first, count,
+                                              to);
+  case 6:
+    return reduceElements<F16, float>(operation, from, first, count, to);
+  case 7:
+    return reduceElements<float, float>(operation, from, first, count, to);
+  case 8:
+    return reduceElements<double, double>(operation, from, first, count, to);
+  default:
+    return reduceElements<BF16, float>(operation, from, first, count, to);
+  }
+}
+
+enum Kind { allReduce, allGather, reduceScatter, broadcast, reduceTo };
+const char *kindName(Kind kind) {
+  static const char *names[] = {"all_reduce", "all_gather", "reduce_scatter",
+                                "broadcast", "reduce"};
+  return names[kind];
+}
+
+struct Shape {
+  Kind kind;
+  uint64_t count; // as in the call
+  int type, operation, root;
+  uint64_t sendElements(int ranks) const {
+    return kind == reduceScatter ? count * static_cast<uint64_t>(ranks) : count;
+  }
+  uint64_t receiveElements(int ranks) const {
+    return kind == allGather ? count * static_cast<uint64_t>(ranks) : count;
+  }
+  std::string text() const {
+    std::string out = std::string(kindName(kind)) + " of " +
+                      std::to_string(count) + " " + typeName(type);
+    if (kind == allReduce || kind == reduceScatter || kind == reduceTo)
+      out += std::string(" by ") + reductionName(operation);
+    if (kind == broadcast || kind == reduceTo)
+      out += " root " + std::to_string(root);
+    return out;
+  }
+};
+
+/// Moves the bytes of one collective; everything is computed before anything
+/// is stored, since buffers may be in place.
+std::string runCollective(const Shape &shape, Meeting &meeting,
+                          std::vector<std::vector<Access>> &touched) {
+  int ranks = static_cast<int>(meeting.members.size());
+  uint64_t bytes = typeBytes(shape.type);
+  std::vector<uint64_t> send;
+  for (auto &member : meeting.members)
+    send.push_back(member.send);
+  std::vector<uint8_t> all;
+  switch (shape.kind) {
+  case allReduce:
+  case reduceTo:
+    all.resize(shape.count * bytes);
+    reduce(shape.type, shape.operation, send, 0, shape.count, all.data());
+    break;
+  case reduceScatter:
+    all.resize(shape.count * bytes * static_cast<uint64_t>(ranks));
+    reduce(shape.type, shape.operation, send, 0,
+           shape.count * static_cast<uint64_t>(ranks), all.data());
+    break;
+  case allGather:
+    all.resize(shape.count * bytes * static_cast<uint64_t>(ranks));
+    for (int r = 0; r < ranks; ++r)
+      std::memcpy(all.data() + static_cast<uint64_t>(r) * shape.count * bytes,
+                  reinterpret_cast<void *>(send[static_cast<size_t>(r)]),
+                  shape.count * bytes);
+    break;
+  case broadcast:
+    all.resize(shape.count * bytes);
+    std::memcpy(all.data(),
+                reinterpret_cast<void *>(send[static_cast<size_t>(shape.root)]),
+                shape.count * bytes);
+    break;
+  }
+  for (int r = 0; r < ranks; ++r) {
+    Meeting::Member &member = meeting.members[static_cast<size_t>(r)];
+    auto &mine = touched[static_cast<size_t>(r)];
+    bool sends = shape.kind != broadcast || r == shape.root;
+    bool receives = shape.kind != reduceTo || r == shape.root;
+    if (sends)
+      mine.push_back({member.send,
+                      member.send + shape.sendElements(ranks) * bytes, false});
+    if (!receives)
+      continue;
+    uint64_t size = shape.receiveElements(ranks) * bytes;
+    std::memcpy(reinterpret_cast<void *>(member.receive),
+                all.data() + (shape.kind == reduceScatter
+                                  ? static_cast<uint64_t>(r) * size
+                                  : 0),
+                size);
+    mine.push_back({member.receive, member.receive + size, true});
+  }
+  return "";
+}
+
+int refuse(Call &call, const Communicator &communicator, int result,
+           const std::string &why) {
+  call.engine.fail("communicator " +
+                   std::to_string(communicator.clique->number) + " rank " +
+                   std::to_string(communicator.rank) + ": " + why);
+  return result;
+}
+
+/// Adds a member's part to the operation of its stream: one of its own outside
+/// of groups.
+void addPart(Call &call, Communicator &communicator, void *streamHandle,
+             const std::shared_ptr<Meeting> &meeting, size_t member,
+             const std::string &name) {
+  Stream *stream = streamHandle ? static_cast<Stream *>(streamHandle)
+                                : communicator.device->streams[0].get();
+  OperationPtr operation;
+  Group &current = group();
+  if (current.depth) {
+    OperationPtr &slot = current.operations[stream];
+    if (!slot) {
+      slot = std::make_shared<Operation>();
+      current.order.push_back(stream);
+    }
+    operation = slot;
+    operation->name += (operation->name.empty() ? "" : " + ") + name;
+  } else {
+    operation = std::make_shared<Operation>();
+    operation->name = name;
+  }
+  operation->meetings.push_back(meeting);
+  meeting->members[member].operation = operation.get();
+  operation->stream = stream;
+  if (!current.depth)
+    call.engine.enqueue(*stream, operation);
+}
+
+bool overlaps(uint64_t a, uint64_t bytesA, uint64_t b, uint64_t bytesB) {
+  return a < b + bytesB && b < a + bytesA;
+}
+
+int collective(Kind kind, const void *send, void *receive, uint64_t count,
+               int type, int operation, int root, void *handle, void *stream) {
+  Call call;
+  if (!handle)
+    return ncclInvalidArgument;
+  Communicator &me = *static_cast<Communicator *>(handle);
+  if (call.engine.failed())
+    return ncclUnhandledCuda;
+  if (me.clique->aborted)
+    return ncclInvalidUsage;
+  int ranks = static_cast<int>(me.clique->members.size());
+  Shape shape{kind, count, type, operation, root};
+  if (!typeName(type) || !reductionName(operation) || root < 0 || root >= ranks)
+    return refuse(call, me, ncclInvalidArgument,
+                  "data type, operation or root is not known");
+  uint64_t number = me.calls++;
+  std::string what = "collective " + std::to_string(number) +
+                     " of communicator " + std::to_string(me.clique->number);
+  // The first member's call says what it is; the others must agree.
+  auto [signature, isFirst] =
+      me.clique->signatures.insert({number, shape.text()});
+  if (!isFirst && signature->second != shape.text())
+    return refuse(call, me, ncclInvalidUsage,
+                  "mismatched collective: " + what + " is " + shape.text() +
+                      " here, but " + signature->second + " on another rank");
+  uint64_t bytes = typeBytes(type);
+  uint64_t from = reinterpret_cast<uint64_t>(send);
+  uint64_t to = reinterpret_cast<uint64_t>(receive);
+  uint64_t sendBytes = shape.sendElements(ranks) * bytes;
+  uint64_t receiveBytes = shape.receiveElements(ranks) * bytes;
+  bool sends = kind != broadcast || me.rank == root;
+  bool receives = kind != reduceTo || me.rank == root;
+  std::vector<Range> allowed = takeAllowed(*me.device);
+  std::string error;
+  if (sends)
+    error = checkBuffer(allowed, from, sendBytes, false, shape.text());
+  if (receives && error.empty())
+    error = checkBuffer(allowed, to, receiveBytes, true, shape.text());
+  if (error.empty() && sends && receives &&
+      overlaps(from, sendBytes, to, receiveBytes)) {
+    uint64_t offset = static_cast<uint64_t>(me.rank) * count * bytes;
+    bool inPlace = kind == allGather       ? from == to + offset
+                   : kind == reduceScatter ? to == from + offset
+                                           : from == to;
+    if (!inPlace)
+      error = shape.text() + ": send and receive buffers overlap, but not as "
+                             "in-place ones do";
+  }
+  if (!error.empty())
+    return refuse(call, me, ncclInvalidArgument, error);
+
+  std::shared_ptr<Meeting> &meeting = me.clique->collectives[number];
+  if (!meeting) {
+    meeting = std::make_shared<Meeting>();
+    meeting->what = what;
+    meeting->members.resize(static_cast<size_t>(ranks));
+    for (int r = 0; r < ranks; ++r)
+      meeting->members[static_cast<size_t>(r)].rank = r;
+    Meeting *raw = meeting.get();
+    Clique *clique = me.clique.get();
+    meeting->run = [shape, raw, clique,
+                    number](std::vector<std::vector<Access>> &touched) {
+      std::string result = runCollective(shape, *raw, touched);
+      clique->collectives.erase(number);
+      clique->signatures.erase(number);
+      return result;
+    };
+  }
+  std::shared_ptr<Meeting> mine = meeting;
+  size_t index = static_cast<size_t>(me.rank);
+  mine->members[index].send = from;
+  mine->members[index].receive = to;
+  addPart(call, me, stream, mine, index, shape.text());
+  return ncclOk;
+}
+
+int pairwise(bool isSend, uint64_t address, uint64_t count, int type, int peer,
+             void *handle, void *stream) {
+  Call call;
+  if (!handle)
+    return ncclInvalidArgument;
+  Communicator &me = *static_cast<Communicator *>(handle);
+  if (call.engine.failed())
+    return ncclUnhandledCuda;
+  if (me.clique->aborted)
+    return ncclInvalidUsage;
+  int ranks = static_cast<int>(me.clique->members.size());
+  if (!typeName(type) || peer < 0 || peer >= ranks)
+    return refuse(call, me, ncclInvalidArgument,
+                  "data type or peer is not known");
+  std::string name = std::string(isSend ? "send" : "recv") + " of " +
+                     std::to_string(count) + " " + typeName(type) +
+                     (isSend ? " to " : " from ") + std::to_string(peer);
+  uint64_t bytes = count * typeBytes(type);
+  std::string error =
+      checkBuffer(takeAllowed(*me.device), address, bytes, !isSend, name);
+  if (!error.empty())
+    return refuse(call, me, ncclInvalidArgument, error);
+  int source = isSend ? me.rank : peer, destination = isSend ? peer : me.rank;
+  Clique::Pair &pair = me.clique->pairs[{source, destination}];
+  uint64_t number = isSend ? pair.sent++ : pair.received++;
+  std::shared_ptr<Meeting> &slot = pair.open[number];
+  std::string shape = std::to_string(count) + " " + typeName(type);
+  if (!slot) {
+    slot = std::make_shared<Meeting>();
+    slot->what = shape;
+    slot->members.resize(2);
+    slot->members[0].rank = source;
+    slot->members[1].rank = destination;
+    Meeting *raw = slot.get();
+    Clique *clique = me.clique.get();
+    slot->run = [raw, bytes, clique, source, destination,
+                 number](std::vector<std::vector<Access>> &touched) {
+      uint64_t from = raw->members[0].send, to = raw->members[1].receive;
+      std::memmove(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from),
+                   bytes);
+      touched[0].push_back({from, from + bytes, false});
+      touched[1].push_back({to, to + bytes, true});
+      clique->pairs[{source, destination}].open.erase(number);
+      return std::string();
+    };
+  } else if (slot->what != shape) {
+    return refuse(call, me, ncclInvalidUsage,
+                  "mismatched " + name + ": the other side has " + slot->what);
+  }
+  std::shared_ptr<Meeting> mine = slot;
+  size_t index = isSend ? 0 : 1;
+  (isSend ? mine->members[0].send : mine->members[1].receive) = address;
+  addPart(call, me, stream, mine, index, name);
+  return ncclOk;
+}
+
+/// Waits until every member has joined.
+int rendezvous(Call &call, Communicator &me) {
+  Clique *clique = me.clique.get();
+  bool ok = call.engine.waitUntil(
+      call.lock, [&] { return clique->joined == clique->members.size(); },
+      "ncclCommInitRank of rank " + std::to_string(me.rank) + " (" +
+          std::to_string(clique->joined) + " of " +
+          std::to_string(clique->members.size()) + " ranks have joined)");
+  return ok ? ncclOk : ncclSystem;
+}
+
+int join(Call &call, std::shared_ptr<Clique> clique, int ranks, int rank,
+         Device *device, void **handle) {
+  if (ranks < 1 || rank < 0 || rank >= ranks)
+    return ncclInvalidArgument;
+  if (clique->members.empty())
+    clique->members.resize(static_cast<size_t>(ranks));
+  Communicator *made = new Communicator;
+  made->clique = std::move(clique);
+  made->rank = rank;
+  made->device = device;
+  *handle = made;
+  if (static_cast<int>(made->clique->members.size()) != ranks ||
+      made->clique->members[static_cast<size_t>(rank)])
+    return refuse(call, *made, ncclInvalidUsage,
+                  "the rank joined twice, or the number of ranks differs");
+  for (Communicator *other : made->clique->members)
+    if (other && other->device == device)
+      return refuse(call, *made, ncclInvalidUsage,
+                    "two ranks of a communicator on device " +
+                        std::to_string(device->index));
+  made->clique->members[static_cast<size_t>(rank)] = made;
+  ++made->clique->joined;
+  call.engine.progress();
+  call.engine.changed.notify_all();
+  return ncclOk;
+}
+
+} // namespace
+
+EMULATED int ncclGetVersion(int *version) {
+  *version = 22800;
+  return ncclOk;
+}
+EMULATED int ncclGetUniqueId(NcclId *id) {
+  Call call;
+  std::memset(id, 0, sizeof(*id));
+  std::snprintf(id->internal, sizeof(id->internal), "emulated-%llu",
+                static_cast<unsigned long long>(registry().nextId++));
+  return ncclOk;
+}
+EMULATED int ncclCommInitRank(void **handle, int ranks, NcclId id, int rank) {
+  Call call;
+  if (call.engine.failed())
+    return ncclUnhandledCuda;
+  if (!call.device() || !call.device()->memory)
+    return ncclInvalidUsage;
+  std::shared_ptr<Clique> &clique =
+      registry().byId[std::string(id.internal, sizeof(id.internal))];
+  if (!clique) {
+    clique = std::make_shared<Clique>();
+    clique->number = registry().next++;
+  }
+  int result = join(call, clique, ranks, rank, call.device(), handle);
+  if (result != ncclOk)
+    return result;
+  Communicator *made = static_cast<Communicator *>(*handle);
+  if (group().depth) {
+    group().joining.push_back(made);
+    return ncclOk;
+  }
+  return rendezvous(call, *made);
+}
+EMULATED int ncclCommInitAll(void **handles, int count, const int *list) {
+  Call call;
+  if (call.engine.failed())
+    return ncclUnhandledCuda;
+  auto clique = std::make_shared<Clique>();
+  clique->number = registry().next++;
+  for (int i = 0; i < count; ++i) {
+    int index = list ? list[i] : i;
+    if (index < 0 || index >= static_cast<int>(call.engine.devices.size()) ||
+        !call.engine.devices[static_cast<size_t>(index)]->memory)
+      return ncclInvalidArgument;
+    int result = join(call, clique, count, i,
+                      call.engine.devices[static_cast<size_t>(index)].get(),
+                      &handles[i]);
+    if (result != ncclOk)
+      return result;
+  }
+  return ncclOk;
+}
+EMULATED int ncclCommFinalize(void *) { return ncclOk; }
+EMULATED int ncclCommDestroy(void *handle) {
+  Call call;
+  Communicator *me = static_cast<Communicator *>(handle);
+  if (!me)
+    return ncclInvalidArgument;
+  // Destroying waits for the communicator's work.
+  bool ok = call.engine.failed() || call.engine.drain(call.lock, me->device);
+  delete me;
+  return ok && !call.engine.failed() ? ncclOk : ncclUnhandledCuda;
+}
+/// Waits for nothing; whoever waits for this rank fails.
+EMULATED int ncclCommAbort(void *handle) {
+  Call call;
+  Communicator *me = static_cast<Communicator *>(handle);
+  if (!me)
+    return ncclInvalidArgument;
+  bool open = !me->clique->collectives.empty();
+  for (auto &pair : me->clique->pairs)
+    open |= !pair.second.open.empty();
+  me->clique->aborted = true;
+  if (open)
+    call.engine.fail("communicator " + std::to_string(me->clique->number) +
+                     " was aborted by rank " + std::to_string(me->rank) +
+                     " while others wait in it");
+  delete me;
+  return ncclOk;
+}
+EMULATED int ncclCommGetAsyncError(void *, int *result) {
+  Call call;
+  *result = call.engine.failed() ? ncclUnhandledCuda : ncclOk;
+  return ncclOk;
+}
+EMULATED int ncclCommCount(const void *handle, int *count) {
+  *count = static_cast<int>(
+      static_cast<const Communicator *>(handle)->clique->members.size());
+  return ncclOk;
+}
+EMULATED int ncclCommUserRank(const void *handle, int *rank) {
+  *rank = static_cast<const Communicator *>(handle)->rank;
+  return ncclOk;
+}
+EMULATED int ncclCommCuDevice(const void *handle, int *device) {
+  *device = static_cast<const Communicator *>(handle)->device->index;
+  return ncclOk;
+}
+
+EMULATED int ncclAllReduce(const void *send, void *receive, size_t count,
+                           int type, int operation, void *comm, void *stream) {
+  return collective(allReduce, send, receive, count, type, operation, 0, comm,
+                    stream);
+}
+EMULATED int ncclAllGather(const void *send, void *receive, size_t count,
+                           int type, void *comm, void *stream) {
+  return collective(allGather, send, receive, count, type, 0, 0, comm, stream);
+}
+EMULATED int ncclReduceScatter(const void *send, void *receive, size_t count,
+                               int type, int operation, void *comm,
+                               void *stream) {
+  return collective(reduceScatter, send, receive, count, type, operation, 0,
+                    comm, stream);
+}
+EMULATED int ncclBroadcast(const void *send, void *receive, size_t count,
+                           int type, int root, void *comm, void *stream) {
+  return collective(broadcast, send, receive, count, type, 0, root, comm,
+                    stream);
+}
+EMULATED int ncclReduce(const void *send, void *receive, size_t count, int type,
+                        int operation, int root, void *comm, void *stream) {
+  return collective(reduceTo, send, receive, count, type, operation, root, comm,
+                    stream);
+}
+EMULATED int ncclSend(const void *buffer, size_t count, int type, int peer,
+                      void *comm, void *stream) {
+  return pairwise(true, reinterpret_cast<uint64_t>(buffer), count, type, peer,
+                  comm, stream);
+}
+EMULATED int ncclRecv(void *buffer, size_t count, int type, int peer,
+                      void *comm, void *stream) {
+  return pairwise(false, reinterpret_cast<uint64_t>(buffer), count, type, peer,
+                  comm, stream);
+}
+
+EMULATED int ncclGroupStart() {
+  ++group().depth;
+  return ncclOk;
+}
+EMULATED int ncclGroupEnd() {
+  Call call;
+  Group &current = group();
+  if (current.depth == 0)
+    return ncclInvalidUsage;
+  if (--current.depth)
+    return ncclOk;
+  int result = ncclOk;
+  for (Stream *stream : current.order)
+    call.engine.enqueue(*stream, current.operations[stream]);
+  current.operations.clear();
+  current.order.clear();
+  std::vector<Communicator *> joining = std::move(current.joining);
+  current.joining.clear();
+  for (Communicator *one : joining)
+    if (int joined = rendezvous(call, *one))
+      result = joined;
+  return call.engine.failed() ? ncclUnhandledCuda : result;
+}
+
+EMULATED const char *ncclGetErrorString(int result) {
+  switch (result) {
+  case ncclOk:
+    return "no error";
+  case ncclUnhandledCuda:
+    return "unhandled cuda error";
+  case ncclSystem:
+    return "unhandled system error";
+  case ncclInternal:
+    return "internal error";
+  case ncclInvalidArgument:
+    return "invalid argument";
+  case ncclInvalidUsage:
+    return "invalid usage";
+  case ncclRemote:
+    return "remote process exited or there was a network error";
+  default:
+    return "unknown result code";
+  }
+}
+EMULATED const char *ncclGetLastError(void *) {
+  Call call;
+  return call.engine.failed() ? call.engine.keep(call.engine.fault()) : "";
+}

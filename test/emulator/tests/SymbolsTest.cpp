@@ -1,0 +1,13 @@
+//===- SymbolsTest.cpp - The shared library has what the table says -------===//
+#include <gtest/gtest.h>
+
+#include <dlfcn.h>
+
+TEST(Symbols, areAllInTheLibrary) {
+  void *library = dlopen(DSHARD_EMULATOR_LIBRARY, RTLD_NOW | RTLD_LOCAL);
+  ASSERT_NE(library, nullptr) << dlerror();
+#define SYMBOL(name) EXPECT_NE(dlsym(library, #name), nullptr) << #name;
+#include "Driver/Symbols.def"
+  // Nothing else leaks out.
+  EXPECT_EQ(dlsym(library, "_ZN6dshard8emulator6Engine3getEv"), nullptr);
+}
