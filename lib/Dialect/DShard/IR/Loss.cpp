@@ -27,6 +27,17 @@ LogicalResult CrossEntropyOp::verify() {
     return emitOpError() << "labels are " << labels
                          << ", expected the dims of the logits " << logits
                          << " but the last";
+  // cross_entropy_c1: what is ignored is a label. It is compared with as a
+  // constant of that type, which is written as a double.
+  int64_t ignored = getIgnoreIndex();
+  auto label = cast<IntegerType>(labels.getElementType());
+  bool fits = label.isUnsigned()
+                  ? ignored >= 0 && llvm::isUIntN(label.getWidth(), ignored)
+                  : llvm::isIntN(label.getWidth(), ignored);
+  if (!fits || std::abs(double(ignored)) > double(int64_t(1) << 53))
+    return emitOpError() << "ignore_index " << ignored
+                         << " is no value of labels of type " << label
+                         << "; -100 is customary";
   // cross_entropy_c2
   auto expected = RankedTensorType::get(labels.getShape(), getLossType(*this));
   for (auto [name, value] : {std::pair<StringRef, Value>{"result", getResult()},

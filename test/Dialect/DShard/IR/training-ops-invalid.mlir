@@ -154,6 +154,15 @@ func.func @f(%x: tensor<4x6xbf16>, %l: tensor<4xi64>) -> tensor<4xbf16> {
 
 // -----
 
+// cross_entropy_c1: what is ignored is a label.
+func.func @f(%x: tensor<4x6xf32>, %l: tensor<4xi32>) -> tensor<4xf32> {
+  // expected-error@+1 {{ignore_index 2147483648 is no value of labels of type 'i32'; -100 is customary}}
+  %0, %1 = dshard.cross_entropy %x, %l {ignore_index = 2147483648 : i64, path = "", part = #dshard.part<forward>} : (tensor<4x6xf32>, tensor<4xi32>) -> (tensor<4xf32>, tensor<4xf32>)
+  return %0 : tensor<4xf32>
+}
+
+// -----
+
 // gradient_c1: types.
 func.func @f(%g: tensor<4xf32>) -> tensor<5xf32> {
   // expected-error@+1 {{result is 'tensor<5xf32>', expected 'tensor<4xf32>'}}
