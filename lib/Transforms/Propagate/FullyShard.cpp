@@ -393,7 +393,7 @@ void Sharder::run() {
       setSharding(argument, writeSharding(storage.layout, mesh));
       if (storage.paddedDim >= 0)
         growUsers(argument, storage.paddedDim,
-                  type.getDimSize(storage.paddedDim));
+                  type.getDimSize(storage.paddedDim), /*onlyOptimizer=*/true);
     }
     if (name.empty())
       continue;

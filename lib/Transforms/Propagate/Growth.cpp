@@ -64,7 +64,8 @@ static bool keepsZeros(Operation *op, RankedTensorType type, int64_t dim) {
   return !isa<DivOp>(op) || (isGrown[0] && !isGrown[1]);
 }
 
-void mlir::dshard::growUsers(Value value, int64_t dim, int64_t size) {
+void mlir::dshard::growUsers(Value value, int64_t dim, int64_t size,
+                             bool onlyOptimizer) {
   auto type = cast<RankedTensorType>(value.getType());
   Value cropped;
   for (OpOperand &use : llvm::make_early_inc_range(value.getUses())) {
@@ -73,7 +74,7 @@ void mlir::dshard::growUsers(Value value, int64_t dim, int64_t size) {
       continue;
     auto returnOp = dyn_cast<func::ReturnOp>(user);
     auto part = user->getAttrOfType<PartAttr>("part");
-    if (!returnOp && !isa<ReshardOp>(user) &&
+    if (onlyOptimizer && !returnOp && !isa<ReshardOp>(user) &&
         (!part || part.getValue() != Part::optimizer))
       continue;
     if (auto reshard = dyn_cast<ReshardOp>(user)) {

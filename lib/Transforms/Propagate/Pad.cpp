@@ -130,7 +130,7 @@ static void applyPadding(const Padding &padding, const PaddingPlan &plan,
 /// The gradient gets zeros for what is padded; moments grow.
 static void applyToOptimizer(func::FuncOp function, const Padding &padding) {
   auto arg = cast<BlockArgument>(padding.value);
-  growUsers(arg, padding.dim, padding.size);
+  growUsers(arg, padding.dim, padding.size, /*onlyOptimizer=*/true);
   StringRef name = getStateName(function, arg.getArgNumber());
   if (name.empty())
     return;

@@ -22,12 +22,12 @@ RankedTensorType growType(Type type, int64_t dim, int64_t size);
 /// `value` with zeros behind it along `dim`, up to `size`.
 Value padWithZeros(DShardBuilder &make, Value value, int64_t dim, int64_t size);
 
-/// `value`, zero behind `size`, grew along `dim`: updates and what the
-/// optimizer computes from it elementwise, keeping the zeros, grow with it,
-/// sums do not mind them, states are stored as they are, and everything else of
-/// the optimizer, and the function's results, get it cropped. Uses of the
-/// forward and backward part are not touched.
-void growUsers(Value value, int64_t dim, int64_t size);
+/// `value`, zero behind `size`, grew along `dim`: updates and what is computed
+/// from it elementwise, keeping the zeros, grow with it, sums do not mind them,
+/// states are stored as they are, and everything else gets it cropped. Of a
+/// parameter `onlyOptimizer` uses are meant.
+void growUsers(Value value, int64_t dim, int64_t size,
+               bool onlyOptimizer = false);
 
 } // namespace mlir::dshard
 
