@@ -2,6 +2,7 @@
 
 #include "dshard/Codegen/Compile.h"
 #include "Link.h"
+#include "Lower.h"
 #include "mlir/Conversion/Passes.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/ControlFlow/IR/ControlFlow.h"
@@ -89,7 +90,7 @@ void mlir::dshard::registerCodegenDialects(DialectRegistry &registry) {
   registerLLVMDialectTranslation(registry);
 }
 
-static LogicalResult lowerToLLVM(ModuleOp kernels) {
+LogicalResult mlir::dshard::lowerToLLVM(ModuleOp kernels) {
   MLIRContext *context = kernels.getContext();
   RewritePatternSet patterns(context);
   populateMathPolynomialApproximationPatterns(patterns, [](StringRef name) {
@@ -175,6 +176,33 @@ createTargetMachine(const CpuTarget &target, std::string &error) {
       llvm::CodeModel::Small, llvm::CodeGenOptLevel::Aggressive));
 }
 
+/// Contracts, and runs LLVM's O3 without any library function.
+void mlir::dshard::optimize(llvm::Module &module,
+                            llvm::TargetMachine &machine) {
+  for (llvm::Function &function : module)
+    for (llvm::BasicBlock &block : function)
+      for (llvm::Instruction &instruction : block)
+        // Not on conversions: two roundings must not become one.
+        if (isa<llvm::BinaryOperator>(instruction) &&
+            isa<llvm::FPMathOperator>(instruction))
+          instruction.setHasAllowContract(true);
+  llvm::PassBuilder builder(&machine);
+  llvm::TargetLibraryInfoImpl library(machine.getTargetTriple());
+  library.disableAllFunctions();
+  llvm::LoopAnalysisManager loops;
+  llvm::FunctionAnalysisManager functions;
+  llvm::CGSCCAnalysisManager graphs;
+  llvm::ModuleAnalysisManager modules;
+  functions.registerPass([&] { return llvm::TargetLibraryAnalysis(library); });
+  builder.registerModuleAnalyses(modules);
+  builder.registerCGSCCAnalyses(graphs);
+  builder.registerFunctionAnalyses(functions);
+  builder.registerLoopAnalyses(loops);
+  builder.crossRegisterProxies(loops, functions, graphs, modules);
+  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3)
+      .run(module, modules);
+}
+
 static LogicalResult emitObject(ModuleOp kernels, const CpuTarget &target,
                                 SmallVectorImpl<char> &object) {
   std::string error;
@@ -204,30 +232,9 @@ static LogicalResult emitObject(ModuleOp kernels, const CpuTarget &target,
     function.addFnAttr("prefer-vector-width", width);
     function.addFnAttr("no-builtins");
     function.addFnAttr(llvm::Attribute::NoUnwind);
-    for (llvm::BasicBlock &block : function)
-      for (llvm::Instruction &instruction : block)
-        // Not on conversions: two roundings must not become one.
-        if (isa<llvm::BinaryOperator>(instruction) &&
-            isa<llvm::FPMathOperator>(instruction))
-          instruction.setHasAllowContract(true);
   }
 
-  llvm::PassBuilder builder(machine.get());
-  llvm::TargetLibraryInfoImpl library(machine->getTargetTriple());
-  library.disableAllFunctions();
-  llvm::LoopAnalysisManager loops;
-  llvm::FunctionAnalysisManager functions;
-  llvm::CGSCCAnalysisManager graphs;
-  llvm::ModuleAnalysisManager modules;
-  functions.registerPass([&] { return llvm::TargetLibraryAnalysis(library); });
-  builder.registerModuleAnalyses(modules);
-  builder.registerCGSCCAnalyses(graphs);
-  builder.registerFunctionAnalyses(functions);
-  builder.registerLoopAnalyses(loops);
-  builder.crossRegisterProxies(loops, functions, graphs, modules);
-  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3)
-      .run(*module, modules);
-
+  optimize(*module, *machine);
   llvm::raw_svector_ostream stream(object);
   llvm::legacy::PassManager emission;
   if (machine->addPassesToEmitFile(emission, stream, nullptr,

@@ -77,7 +77,7 @@ LogicalResult Emitter::emitScatter(ScatterAddOp op, KernelInfo &info) {
   int64_t columns = hasColumns ? result[last] : 1,
           places = ShapedType::getNumElements(indices);
   int64_t updateLast = op.getUpdates().getType().getRank() - 1;
-  int64_t width = columns >= 8 ? widthLimit() : 1;
+  int64_t width = columns >= 8 && !cuda ? widthLimit() : 1;
   if (width > 1)
     width = laneWidth(op.getUpdates(), updateLast, 1, width);
   info.extent = columns;

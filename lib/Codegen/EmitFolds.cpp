@@ -22,6 +22,13 @@ Value Emitter::fold(ArrayRef<int64_t> shape, ArrayRef<int64_t> dims,
     width /= 2;
   int64_t split = width > 1 ? n / width * width : 0;
   bool hasVector = split > 0, hasSingle = split < n;
+  // CUDA: where a warp stands at one place, its lanes share the fold.
+  bool shared = cuda && current->uniform && !lanes;
+  int64_t parts = shared ? 32 : 1;
+  auto lowOf = [&](int64_t start, int64_t step) {
+    return shared ? addIndex(mulIndex(lane, step), constantIndex(start))
+                  : constantIndex(start);
+  };
   SmallVector<Value> start;
   if (hasVector)
     start.push_back(m.splat(identity, width));
@@ -41,8 +48,9 @@ Value Emitter::fold(ArrayRef<int64_t> shape, ArrayRef<int64_t> dims,
                   });
     SmallVector<Value> result(carried);
     if (hasVector)
-      result[0] = loop(zero, constantIndex(split), width, carried[0],
-                       [&](Value i, ValueRange next) {
+      result[0] = loop(lowOf(0, width), constantIndex(split), width * parts,
+                       carried[0], [&](Value i, ValueRange next) {
+                         current->uniform &= !shared;
                          Index inner = at;
                          inner.at[dim] = i;
                          inner.lane = dim;
@@ -52,8 +60,9 @@ Value Emitter::fold(ArrayRef<int64_t> shape, ArrayRef<int64_t> dims,
                          return SmallVector<Value>{combine(next[0], value)};
                        })[0];
     if (hasSingle)
-      result.back() = loop(constantIndex(split), constantIndex(n), 1,
+      result.back() = loop(lowOf(split, 1), constantIndex(n), parts,
                            carried.back(), [&](Value i, ValueRange next) {
+                             current->uniform &= !shared;
                              Index inner = at;
                              inner.at[dim] = i;
                              Value value = m.splat(term(inner), lanes);
@@ -62,10 +71,10 @@ Value Emitter::fold(ArrayRef<int64_t> shape, ArrayRef<int64_t> dims,
     return result;
   };
   SmallVector<Value> result = nest(0, index, start);
-  if (!hasVector)
-    return result[0];
-  Value total = m.reduceLanes(result[0], combine);
-  return hasSingle ? combine(total, result[1]) : total;
+  Value total = hasVector ? m.reduceLanes(result[0], combine) : result[0];
+  if (hasVector && hasSingle)
+    total = combine(total, result[1]);
+  return shared ? reduceWarp(total, combine) : total;
 }
 
 Value Emitter::evalReduce(ReduceOp op, const Index &index) {

@@ -16,9 +16,9 @@ static int64_t product(ArrayRef<int64_t> dims) {
   return result;
 }
 
-Emitter::Emitter(FusedOp fused, ModuleOp module, StringRef name)
+Emitter::Emitter(FusedOp fused, ModuleOp module, StringRef name, bool cuda)
     : fused(fused), module(module), name(name.str()), b(fused.getContext()),
-      loc(fused.getLoc()), m(b, loc) {}
+      loc(fused.getLoc()), m(b, loc), cuda(cuda) {}
 
 //===----------------------------------------------------------------------===//
 // Scopes
@@ -94,6 +94,7 @@ Emitter::loop(Value low, Value high, int64_t step, ValueRange carried,
   Scope scope;
   scope.parent = current;
   scope.depth = current->depth + 1;
+  scope.uniform = current->uniform;
   {
     OpBuilder::InsertionGuard guard(b);
     if (carried.empty())
@@ -130,6 +131,7 @@ Value Emitter::branch(Value condition, Type type,
     Scope scope;
     scope.parent = current;
     scope.depth = current->depth + 1;
+    scope.uniform = current->uniform;
     scope.barrier = true;
     current = &scope;
     Value value = isThen ? thenBody() : elseBody();
@@ -281,7 +283,7 @@ Value Emitter::materializeConstant(ConstantOp op) {
     global = LLVM::GlobalOp::create(
         b, loc, type, /*isConstant=*/true, LLVM::Linkage::Internal,
         name + "_data" + std::to_string(pointers.size()), data,
-        /*alignment=*/64);
+        /*alignment=*/64, /*addrSpace=*/cuda ? 1 : 0);
   }
   b.setInsertionPointToStart(&function.getBody().front());
   return LLVM::AddressOfOp::create(b, loc, global);
@@ -311,31 +313,33 @@ LogicalResult Emitter::begin() {
     pointers[argument] = next();
   for (unsigned i = 0; i < fused.getNumResults(); ++i)
     outputs.push_back(next());
-  for (auto constant : body.getOps<ConstantOp>()) {
+  materializeConstants();
+  return success(!failed);
+}
+
+void Emitter::materializeConstants() {
+  for (auto constant : fused.getBody().front().getOps<ConstantOp>()) {
     auto elements = dyn_cast<DenseElementsAttr>(constant.getValue());
     if (elements && elements.isSplat())
       continue;
     pointers[constant.getResult()] = materializeConstant(constant);
   }
-  return success(!failed);
 }
 
-FailureOr<KernelInfo> Emitter::emit() {
+LogicalResult Emitter::analyze() {
   Block &body = fused.getBody().front();
   for (Operation &op : body.without_terminator()) {
-    if (!isKernelOp(&op)) {
-      op.emitError("has no generated CPU kernel for these types");
-      return failure();
-    }
+    if (cuda ? !isCudaKernelOp(&op) : !isKernelOp(&op))
+      return op.emitError("has no generated ")
+             << (cuda ? "CUDA" : "CPU") << " kernel for these types";
     for (Value value : op.getResults())
       if (cast<RankedTensorType>(value.getType()).getNumElements() == 0)
         return op.emitError("has a result without elements; empty tensors are "
-                            "not supported in kernels"),
-               failure();
+                            "not supported in kernels");
   }
   auto yield = cast<YieldOp>(body.getTerminator());
   if (yield.getValues().empty())
-    return fused.emitError("is a kernel without a result"), failure();
+    return fused.emitError("is a kernel without a result");
 
   // One flat range of elements, if every value has them all or just one.
   int64_t count = 1;
@@ -355,15 +359,23 @@ FailureOr<KernelInfo> Emitter::emit() {
     flat &= op.hasTrait<Pointwise>() || isa<ConstantOp, ReshapeOp>(op);
     flat &= llvm::all_of(op.getResults(), isWhole);
   }
+  for (auto scatter : body.getOps<ScatterAddOp>())
+    if (yield.getValues()[0] != scatter.getResult() ||
+        yield.getValues().size() != 1)
+      return scatter.emitError("is not the only result of its kernel");
+  return success();
+}
 
+FailureOr<KernelInfo> Emitter::emit() {
+  if (mlir::failed(analyze()))
+    return failure();
+  Block &body = fused.getBody().front();
+  auto yield = cast<YieldOp>(body.getTerminator());
   KernelInfo info;
   info.buffers = body.getNumArguments() + fused.getNumResults();
   if (mlir::failed(begin()))
     return failure();
   auto scatter = yield.getValues()[0].getDefiningOp<ScatterAddOp>();
-  for (auto other : body.getOps<ScatterAddOp>())
-    if (other != scatter || yield.getValues().size() != 1)
-      return other.emitError("is not the only result of its kernel"), failure();
   LogicalResult result = scatter     ? emitScatter(scatter, info)
                          : flat      ? emitFlat(info)
                          : columns() ? emitColumns(info)
@@ -375,6 +387,18 @@ FailureOr<KernelInfo> Emitter::emit() {
 }
 
 int64_t Emitter::widthLimit() {
+  if (cuda) { // 128 bits of the widest tensor that is more than a number
+    unsigned bytes = 1;
+    auto visit = [&](Value value) {
+      if (cast<RankedTensorType>(value.getType()).getNumElements() > 1)
+        bytes = std::max(
+            bytes, m.storageType(elementOf(value)).getIntOrFloatBitWidth() / 8);
+    };
+    Block &body = fused.getBody().front();
+    llvm::for_each(body.getArguments(), visit);
+    llvm::for_each(body.getTerminator()->getOperands(), visit);
+    return 16 / bytes;
+  }
   // Sixteen lanes: two AVX2 registers or one of AVX-512.
   int64_t limit = 16;
   fused.getBody().walk([&](Operation *op) {
@@ -447,76 +471,89 @@ void Emitter::overElements(Value low, Value split, Value high, int64_t width,
   loop(width > 1 ? split : low, high, 1, {}, wrap(1));
 }
 
-LogicalResult Emitter::emitRows(KernelInfo &info) {
+FailureOr<RowNest> Emitter::rowsOf() {
   auto yield = cast<YieldOp>(fused.getBody().front().getTerminator());
-  RankedTensorType largest;
+  RowNest nest;
   for (Value value : yield.getValues()) {
     auto type = cast<RankedTensorType>(value.getType());
-    if (!largest || type.getNumElements() > largest.getNumElements())
-      largest = type;
+    if (!nest.largest || type.getNumElements() > nest.largest.getNumElements())
+      nest.largest = type;
   }
   for (Value value : yield.getValues())
-    if (!haveSameRows(largest, cast<RankedTensorType>(value.getType())))
+    if (!haveSameRows(nest.largest, cast<RankedTensorType>(value.getType())))
       return fused.emitError("is a kernel whose results have different rows");
 
   // A reduction that drops the last dim gives one place per iteration: lanes
   // run along what is reduced.
-  bool places = largest.getRank() == 0;
+  nest.places = nest.largest.getRank() == 0;
   for (auto reduce : fused.getBody().front().getOps<ReduceOp>()) {
     int64_t last = reduce.getInput().getType().getRank() - 1;
-    places |= !reduce.getKeepDims() && !reduce.getDims().empty() &&
-              reduce.getDims().back() == last &&
-              reduce.getResult().getType().getNumElements() ==
-                  largest.getNumElements();
+    nest.places |= !reduce.getKeepDims() && !reduce.getDims().empty() &&
+                   reduce.getDims().back() == last &&
+                   reduce.getResult().getType().getNumElements() ==
+                       nest.largest.getNumElements();
   }
-  SmallVector<int64_t> rows(largest.getShape());
-  int64_t depth = 1;
-  if (!places)
-    depth = rows.pop_back_val();
-  int64_t width = places || depth < 4 ? 1 : widthLimit();
+  nest.rows.assign(nest.largest.getShape().begin(),
+                   nest.largest.getShape().end());
+  if (!nest.places)
+    nest.depth = nest.rows.pop_back_val();
+  nest.width = nest.places || nest.depth < 4 ? 1 : widthLimit();
   for (Value value : yield.getValues()) {
     auto type = cast<RankedTensorType>(value.getType());
-    if (width > 1 && type.getShape() == largest.getShape())
-      width = std::min(width, laneWidth(value, type.getRank() - 1, 1, width));
+    if (nest.width > 1 && type.getShape() == nest.largest.getShape())
+      nest.width = std::min(
+          nest.width, laneWidth(value, type.getRank() - 1, 1, nest.width));
   }
-  while (width > depth)
-    width /= 2;
+  while (nest.width > nest.depth)
+    nest.width /= 2;
+  return nest;
+}
 
-  info.extent = product(rows);
+Emitter::Stores Emitter::valuesOfRow(const RowNest &nest, ArrayRef<Value> row,
+                                     Value column, int64_t lanes, bool whole) {
+  auto yield = cast<YieldOp>(fused.getBody().front().getTerminator());
+  Stores stores;
+  for (auto [output, value] : llvm::enumerate(yield.getValues())) {
+    auto type = cast<RankedTensorType>(value.getType());
+    if ((type.getShape() == nest.largest.getShape()) != whole)
+      continue;
+    Index index(row);
+    if (whole && !nest.places) {
+      index.at.push_back(column);
+      if (lanes > 1)
+        index.lane = type.getRank() - 1, index.width = lanes;
+    } else if (!whole && type.getRank() == nest.largest.getRank()) {
+      index.at.push_back(constantIndex(0));
+    }
+    stores.push_back({output, index, eval(value, index)});
+  }
+  return stores;
+}
+
+LogicalResult Emitter::emitRows(KernelInfo &info) {
+  FailureOr<RowNest> found = rowsOf();
+  if (mlir::failed(found))
+    return failure();
+  const RowNest &nest = *found;
+  info.extent = product(nest.rows);
   info.grain = std::max<int64_t>(
-      1, static_cast<int64_t>(workPerPiece / (depth * costOfElement())));
+      1, static_cast<int64_t>(workPerPiece / (nest.depth * costOfElement())));
   info.grain = std::min(info.grain, info.extent);
 
   loop(begin_, end_, 1, {}, [&](Value row, ValueRange) {
     Value number = info.extent == 1 ? constantIndex(0) : row;
-    SmallVector<Value, 4> at = delinearize(number, rows);
+    SmallVector<Value, 4> at = delinearize(number, nest.rows);
     auto body = [&](Value column, int64_t lanes, bool whole) {
-      SmallVector<std::pair<unsigned, Index>> stores;
-      SmallVector<Value> values;
-      for (auto [output, value] : llvm::enumerate(yield.getValues())) {
-        auto type = cast<RankedTensorType>(value.getType());
-        bool isWhole = type.getShape() == largest.getShape();
-        if (isWhole != whole)
-          continue;
-        Index index(at);
-        if (whole && !places) {
-          index.at.push_back(column);
-          if (lanes > 1)
-            index.lane = type.getRank() - 1, index.width = lanes;
-        } else if (!whole && type.getRank() == largest.getRank()) {
-          index.at.push_back(constantIndex(0));
-        }
-        values.push_back(eval(value, index));
-        stores.push_back({output, index});
-      }
-      for (auto [place, value] : llvm::zip_equal(stores, values))
-        store(place.first, place.second, value);
+      for (auto &[output, index, value] :
+           valuesOfRow(nest, at, column, lanes, whole))
+        store(output, index, value);
       return SmallVector<Value>();
     };
     // Single places of a row first: they read what the row may overwrite.
     body(Value(), 1, false);
-    if (places)
+    if (nest.places)
       return body(Value(), 1, true);
+    int64_t width = nest.width, depth = nest.depth;
     int64_t split = width > 1 ? depth / width * width : 0;
     if (split)
       loop(constantIndex(0), constantIndex(split), width, {},
@@ -545,7 +582,7 @@ Value Emitter::load(Value base, Value tensor, const Index &index) {
   SmallVector<int64_t> shape = shapeOf(tensor), strides = stridesOf(shape);
   Type element = elementOf(tensor), storage = m.storageType(element);
   unsigned bytes = storage.getIntOrFloatBitWidth() / 8;
-  auto pointer = LLVM::LLVMPointerType::get(b.getContext());
+  Type pointer = base.getType();
   Value offset = linearize(index.at, shape);
   auto address = [&](int64_t add) {
     Value at = add ? addIndex(offset, constantIndex(add)) : offset;
@@ -560,7 +597,8 @@ Value Emitter::load(Value base, Value tensor, const Index &index) {
   auto vector = VectorType::get({index.width}, storage);
   Value stored;
   if (stride == 1) {
-    stored = LLVM::LoadOp::create(b, loc, vector, address(0), bytes);
+    stored = LLVM::LoadOp::create(b, loc, vector, address(0),
+                                  alignmentOf(offset, bytes, index.width));
   } else {
     SmallVector<Value> elements;
     for (int64_t i = 0; i < index.width; ++i)
@@ -578,11 +616,12 @@ void Emitter::store(unsigned output, const Index &index, Value value) {
   value =
       m.toStorage(m.splat(value, index.single() ? 0 : index.width), element);
   Value offset = linearize(index.at, shapeOf(tensor));
-  auto pointer = LLVM::LLVMPointerType::get(b.getContext());
-  Value address = LLVM::GEPOp::create(b, loc, pointer, storage, outputs[output],
-                                      ArrayRef<LLVM::GEPArg>{offset});
+  Value address =
+      LLVM::GEPOp::create(b, loc, outputs[output].getType(), storage,
+                          outputs[output], ArrayRef<LLVM::GEPArg>{offset});
   LLVM::StoreOp::create(b, loc, value, address,
-                        storage.getIntOrFloatBitWidth() / 8);
+                        alignmentOf(offset, storage.getIntOrFloatBitWidth() / 8,
+                                    index.single() ? 1 : index.width));
 }
 
 FailureOr<KernelInfo> mlir::dshard::emitKernel(FusedOp fused, ModuleOp kernels,

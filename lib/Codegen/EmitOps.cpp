@@ -468,8 +468,12 @@ Value Emitter::pointwise(Operation *op, ArrayRef<Value> args) {
 Value Emitter::evalReshape(ReshapeOp op, const Index &index) {
   if (flat)
     return eval(op.getInput(), index);
-  SmallVector<int64_t> from = shapeOf(op.getInput()),
-                       to = shapeOf(op.getResult());
+  return eval(op.getInput(), reshapeIndex(shapeOf(op.getInput()),
+                                          shapeOf(op.getResult()), index));
+}
+
+Index Emitter::reshapeIndex(ArrayRef<int64_t> from, ArrayRef<int64_t> to,
+                            const Index &index) {
   Index mapped;
   mapped.at.assign(from.size(), constantIndex(0));
   for (const ReshapeGroup &group : groupReshape(from, to)) {
@@ -496,7 +500,7 @@ Value Emitter::evalReshape(ReshapeOp op, const Index &index) {
       mapped.width = index.width;
     }
   }
-  return eval(op.getInput(), mapped);
+  return mapped;
 }
 
 Value Emitter::evalConcat(ConcatOp op, const Index &index) {

@@ -6,6 +6,7 @@
 #ifndef DSHARD_LIB_CODEGEN_EMITTER_H
 #define DSHARD_LIB_CODEGEN_EMITTER_H
 
+#include "dshard/Codegen/CompileCuda.h"
 #include "dshard/Codegen/KernelEmitter.h"
 #include "dshard/Codegen/LaneMath.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
@@ -39,15 +40,56 @@ struct Scope {
   unsigned depth = 0;
   Operation *child = nullptr; ///< the loop or branch being filled inside
   bool barrier = false;       ///< a branch: nothing may be hoisted out of it
+  /// CUDA: all lanes of the warp are here, with the same values.
+  bool uniform = false;
   std::map<std::vector<uintptr_t>, SmallVector<Value, 2>> memo;
+};
+
+/// How a kernel goes over the rows of its results.
+struct RowNest {
+  RankedTensorType largest;  ///< of the results
+  SmallVector<int64_t> rows; ///< its dims but the last
+  int64_t depth = 1;         ///< of a row
+  int64_t width = 1;         ///< lanes of a vector along it
+  /// A row is one place: the last dim of what is reduced is gone.
+  bool places = false;
 };
 
 class Emitter {
 public:
-  Emitter(FusedOp fused, ModuleOp module, StringRef name);
+  Emitter(FusedOp fused, ModuleOp module, StringRef name, bool cuda = false);
   FailureOr<KernelInfo> emit();
+  FailureOr<CudaKernelInfo> emitCuda();
 
 private:
+  /// Refuses what kernels cannot hold and finds whether the region is `flat`.
+  LogicalResult analyze();
+  void materializeConstants();
+
+  // CudaKernels.cpp: the same expressions under block and thread indices.
+  LogicalResult beginCuda();
+  LogicalResult launch(int64_t threads, int64_t block, CudaKernelInfo &info);
+  LogicalResult emitCudaElements(CudaKernelInfo &info);
+  LogicalResult emitCudaRows(CudaKernelInfo &info);
+  LogicalResult emitCudaScatter(ScatterAddOp op, CudaKernelInfo &info);
+  /// CudaAttention.cpp: a warp per query row, online softmax over tiles of 32
+  /// keys.
+  LogicalResult emitCudaAttention(AttentionOp op, CudaKernelInfo &info);
+  /// Does something in the region fold the last dim?
+  bool foldsRows();
+  /// Runs `body` where `condition` holds.
+  void guard(Value condition, function_ref<void()> body);
+  Value intrinsic(StringRef name, Type type, ValueRange operands);
+  /// The value of lane `lane ^ distance`, or of lane `from`; all 32 lanes take
+  /// part.
+  Value shuffle(Value value, Value lane, bool butterfly);
+  Value reduceWarp(Value value, function_ref<Value(Value, Value)> combine);
+  void syncWarp();
+  /// A number that divides an index for certain.
+  int64_t divisorOf(Value index);
+  /// What a vector at `offset` elements is aligned to, in bytes.
+  unsigned alignmentOf(Value offset, unsigned elementBytes, int64_t width);
+
   // EmitLoops.cpp: the function and its loops.
   LogicalResult begin();
   LogicalResult emitFlat(KernelInfo &info);
@@ -55,6 +97,12 @@ private:
   bool columns();
   LogicalResult emitColumns(KernelInfo &info);
   LogicalResult emitRows(KernelInfo &info);
+  FailureOr<RowNest> rowsOf();
+  using Stores = SmallVector<std::tuple<unsigned, Index, Value>>;
+  /// Values of the results that have whole rows, or of the others, at
+  /// `lanes` columns of a row.
+  Stores valuesOfRow(const RowNest &nest, ArrayRef<Value> row, Value column,
+                     int64_t lanes, bool whole);
   LogicalResult emitScatter(ScatterAddOp op, KernelInfo &info);
   /// Loops over [low, split) by `width` and [split, high) by one.
   void overElements(Value low, Value split, Value high, int64_t width,
@@ -87,6 +135,10 @@ private:
   Value pointwise(Operation *op, ArrayRef<Value> args);
   Value evalPointwise(Operation *op, const Index &index);
   Value evalReshape(ReshapeOp op, const Index &index);
+  /// Where the element at `index` of a tensor of shape `to` lies in the same
+  /// elements as shape `from`.
+  Index reshapeIndex(ArrayRef<int64_t> from, ArrayRef<int64_t> to,
+                     const Index &index);
   Value evalConcat(ConcatOp op, const Index &index);
   Value evalPad(PadOp op, const Index &index);
   Value evalGather(GatherOp op, const Index &index);
@@ -155,6 +207,9 @@ private:
   DenseMap<int64_t, Value> constants;
   bool flat = false;
   bool failed = false;
+  bool cuda = false;
+  Value thread, lane; ///< CUDA: i64, in the grid and in the warp
+  DenseMap<Value, int64_t> divisors;
 };
 
 } // namespace mlir::dshard

@@ -1,0 +1,276 @@
+//===- CudaAttention.cpp - Attention by warps, without the scores ---------===//
+//
+// A warp takes one row of queries. It goes over the keys in tiles of 32: each
+// lane has the score of one key, and the tile's probabilities go from lane to
+// lane while each lane adds up its own columns of the result. Maximum and sum
+// are kept as in Milakov and Gimelshein, arXiv 1805.02867, so that neither the
+// scores nor the probabilities are ever stored. Operands are pulled like those
+// of any op, so transposes and reshapes of them cost nothing; those of the
+// result move where it is stored.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Emitter.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/Support/MathExtras.h"
+
+#include <limits>
+
+using namespace mlir;
+using namespace mlir::dshard;
+
+/// The ops between `value` and a result of `op`, the last first.
+static FailureOr<SmallVector<Operation *>> movesFrom(Value value,
+                                                     AttentionOp op) {
+  SmallVector<Operation *> moves;
+  while (value.getDefiningOp() != op) {
+    Operation *move = value.getDefiningOp();
+    if (!move || !isa<TransposeOp, ReshapeOp>(move))
+      return failure();
+    moves.push_back(move);
+    value = move->getOperand(0);
+  }
+  return moves;
+}
+
+LogicalResult Emitter::emitCudaAttention(AttentionOp op, CudaKernelInfo &info) {
+  SmallVector<int64_t> query = shapeOf(op.getQuery()),
+                       key = shapeOf(op.getKey()),
+                       value = shapeOf(op.getValue());
+  int64_t heads = query[1], rows = query[2], d = query[3], keys = key[2],
+          dv = value[3], group = heads / key[1];
+  SmallVector<int64_t> places = {query[0], heads, rows};
+  Type element = elementOf(op.getResult()), type = m.computeType(element);
+  Type i32 = b.getI32Type();
+  double inf = std::numeric_limits<double>::infinity();
+  auto yield = cast<YieldOp>(fused.getBody().front().getTerminator());
+
+  // Where results go, and how many columns a lane can hold in one vector.
+  int64_t width = std::min<int64_t>(4, widthLimit());
+  width = laneWidth(op.getValue(), 3, 1, width);
+  while (width > 1 && (32 * width > dv || dv % width))
+    width /= 2;
+  struct Target {
+    unsigned output;
+    bool logSumExp;
+    SmallVector<Operation *> moves; ///< first to last
+  };
+  SmallVector<Target> targets;
+  for (auto [output, result] : llvm::enumerate(yield.getValues())) {
+    FailureOr<SmallVector<Operation *>> moves = movesFrom(result, op);
+    if (mlir::failed(moves))
+      return op.emitError("is in a CUDA kernel with ops that compute with its "
+                          "result; only transposes and reshapes may follow it");
+    Value source = moves->empty() ? result : moves->back()->getOperand(0);
+    bool logSumExp = source == op.getLogSumExp();
+    for (Operation *move : *moves)
+      while (!logSumExp && width > 1 && isa<ReshapeOp>(move) &&
+             shapeOf(move->getResult(0)).back() % width)
+        width /= 2;
+    targets.push_back({static_cast<unsigned>(output), logSumExp,
+                       SmallVector<Operation *>(llvm::reverse(*moves))});
+  }
+  auto put = [&](const Target &target, Index index, Value stored) {
+    for (Operation *move : target.moves) {
+      Index next = index;
+      if (auto transpose = dyn_cast<TransposeOp>(move)) {
+        for (auto [to, from] : llvm::enumerate(transpose.getPermutation())) {
+          next.at[to] = index.at[from];
+          if (index.lane == static_cast<int>(from))
+            next.lane = to;
+        }
+      } else {
+        next = reshapeIndex(shapeOf(move->getResult(0)),
+                            shapeOf(move->getOperand(0)), index);
+      }
+      index = next;
+    }
+    if (index.single() || index.lane + 1 == static_cast<int>(index.at.size()))
+      return store(target.output, index, stored);
+    for (int64_t i = 0; i < index.width; ++i) {
+      Index one = index;
+      one.dropLane();
+      one.at[index.lane] = addIndex(index.at[index.lane], constantIndex(i));
+      store(target.output, one, vector::ExtractOp::create(b, loc, stored, i));
+    }
+  };
+
+  int64_t count = places[0] * heads * rows;
+  if (mlir::failed(launch(count * 32, 128, info)))
+    return failure();
+  Value row = divIndex(thread, 32);
+  auto own = [&](Value v) {
+    this->own(v);
+    return v;
+  };
+  auto select = [&](Value c, Value x, Value y) {
+    return own(m.select(c, x, y));
+  };
+  auto compare = [&](arith::CmpIPredicate predicate, Value x, Value y) {
+    return own(m.compareInt(predicate, x, y));
+  };
+  auto number = [&](double v) { return m.constant(type, v); };
+  using Predicate = arith::CmpIPredicate;
+  guard(compare(Predicate::slt, row, constantIndex(count)), [&] {
+    SmallVector<Value, 4> at =
+        delinearize(count == 1 ? constantIndex(0) : row, places);
+    Value kvHead = divIndex(at[1], group);
+    Value zero = constantIndex(0);
+
+    // Keys [first, end) that this row may attend.
+    Value position = addIndex(at[2], constantIndex(op.getOffset()));
+    if (op.getQueryOffset())
+      position = addIndex(position, eval(op.getQueryOffset(), Index()));
+    Value first = zero, end = constantIndex(keys);
+    if (op.getCausal()) {
+      end = own(
+          m.max(own(m.min(addIndex(position, constantIndex(1)), end)), zero));
+      if (op.getWindow() >= 0)
+        first = own(
+            m.max(addIndex(position, constantIndex(1 - op.getWindow())), zero));
+    } else if (op.getWindow() >= 0) {
+      first = own(
+          m.max(addIndex(position, constantIndex(1 - op.getWindow())), zero));
+    }
+
+    // The columns of the result that this lane adds up.
+    int64_t pieces = llvm::divideCeil(dv, 32 * width);
+    bool ragged = dv % (32 * width) != 0;
+    SmallVector<Value> columns, valid;
+    for (int64_t piece = 0; piece < pieces; ++piece) {
+      Value column =
+          addIndex(mulIndex(lane, width), constantIndex(piece * 32 * width));
+      bool check = ragged && piece + 1 == pieces;
+      valid.push_back(check ? compare(Predicate::slt, column, constantIndex(dv))
+                            : Value());
+      columns.push_back(check ? select(valid.back(), column, zero) : column);
+    }
+    int64_t lanes = width > 1 ? width : 0;
+    auto columnOf = [&](Value tensorRow, Value head, int64_t piece) {
+      Index index({at[0], head, tensorRow, columns[piece]});
+      if (lanes)
+        index.lane = 3, index.width = width;
+      return index;
+    };
+
+    SmallVector<Value> carried = {number(-inf), number(0)};
+    for (int64_t piece = 0; piece < pieces; ++piece)
+      carried.push_back(m.splat(number(0), lanes));
+    int64_t step = std::min(laneWidth(op.getQuery(), 3, 1, 4),
+                            laneWidth(op.getKey(), 3, 1, 4));
+    while (d % step)
+      step /= 2;
+    auto sum = [&](Value x, Value y) { return m.add(x, y); };
+    SmallVector<Value> state =
+        loop(first, end, 32, carried, [&](Value tile, ValueRange before) {
+          Value mine = addIndex(tile, lane);
+          Value inside = compare(Predicate::slt, mine, end);
+          Value safe = select(inside, mine, tile);
+          if (op.getKeyPadding())
+            inside = own(m.logicalAnd(
+                inside, eval(op.getKeyPadding(), Index({at[0], safe}))));
+          Value score = loop(zero, constantIndex(d), step,
+                             m.splat(number(0), step > 1 ? step : 0),
+                             [&](Value column, ValueRange total) {
+                               Index q({at[0], at[1], at[2], column}),
+                                   k({at[0], kvHead, safe, column});
+                               if (step > 1)
+                                 q.lane = k.lane = 3, q.width = k.width = step;
+                               return SmallVector<Value>{
+                                   m.fma(eval(op.getQuery(), q),
+                                         eval(op.getKey(), k), total[0])};
+                             })[0];
+          if (step > 1)
+            score = m.reduceLanes(score, sum);
+          score = m.mul(score, number(op.getScale().convertToDouble()));
+          if (double cap = op.getSoftcap().convertToDouble(); cap > 0)
+            score = m.mul(m.tanh(m.div(score, number(cap))), number(cap));
+          score = m.select(inside, score, number(-inf));
+          Value largest = m.max(
+              before[0],
+              reduceWarp(score, [&](Value x, Value y) { return m.max(x, y); }));
+          Value none =
+              m.compareFloat(arith::CmpFPredicate::OEQ, largest, number(-inf));
+          // Nothing attended so far: any finite number will do.
+          Value base = m.select(none, number(0), largest);
+          Value probability =
+              m.select(inside, m.exp(m.sub(score, base)), number(0));
+          Value correction = m.exp(m.sub(before[0], base));
+          correction = m.select(m.compareFloat(arith::CmpFPredicate::OEQ,
+                                               before[0], number(-inf)),
+                                number(0), correction);
+          SmallVector<Value> next = {own(largest),
+                                     own(m.add(m.mul(before[1], correction),
+                                               reduceWarp(probability, sum)))};
+          SmallVector<Value> scaled;
+          for (int64_t piece = 0; piece < pieces; ++piece)
+            scaled.push_back(own(m.mul(before[2 + piece], correction)));
+          own(probability);
+          Value left = own(m.min(own(m.sub(end, tile)), constantIndex(32)));
+          next.append(
+              loop(zero, left, 1, scaled, [&](Value i, ValueRange total) {
+                Value from = arith::TruncIOp::create(b, loc, i32, i);
+                Value weight = shuffle(probability, from, /*butterfly=*/false);
+                SmallVector<Value> added;
+                for (int64_t piece = 0; piece < pieces; ++piece)
+                  added.push_back(m.fma(
+                      m.splat(weight, lanes),
+                      m.splat(eval(op.getValue(),
+                                   columnOf(addIndex(tile, i), kvHead, piece)),
+                              lanes),
+                      total[piece]));
+                return added;
+              }));
+          return next;
+        });
+
+    Value total = state[1];
+    Value empty =
+        own(m.compareFloat(arith::CmpFPredicate::OEQ, total, number(0)));
+    for (int64_t piece = 0; piece < pieces; ++piece) {
+      Type shaped = state[2 + piece].getType();
+      auto finish = [&] { return m.div(state[2 + piece], total); };
+      Value result;
+      if (op.getFullyMasked() == FullyMasked::zero)
+        result = own(m.select(empty, m.splat(number(0), lanes), finish()));
+      else
+        result = branch(
+            empty, shaped,
+            [&] {
+              Value all = loop(
+                  zero, constantIndex(keys), 1, m.splat(number(0), lanes),
+                  [&](Value i, ValueRange so) {
+                    Value v = eval(op.getValue(), columnOf(i, kvHead, piece));
+                    return SmallVector<Value>{m.add(so[0], m.splat(v, lanes))};
+                  })[0];
+              return m.div(all, number(static_cast<double>(keys)));
+            },
+            finish);
+      result = own(m.round(result, element));
+      for (const Target &target : targets) {
+        if (target.logSumExp)
+          continue;
+        auto write = [&] {
+          put(target, columnOf(at[2], at[1], piece), result);
+        };
+        if (valid[piece])
+          guard(valid[piece], write);
+        else
+          write();
+      }
+    }
+    Type f32 = b.getF32Type();
+    for (const Target &target : targets) {
+      if (!target.logSumExp)
+        continue;
+      Value log = m.add(state[0], m.log(m.select(empty, number(1), total)));
+      log = m.select(empty, number(-inf), log);
+      log = own(m.cast(log, element.isF64() ? element : f32, f32));
+      guard(compare(Predicate::eq, lane, zero), [&] {
+        put(target, Index({at[0], at[1], at[2]}), log);
+      });
+    }
+  });
+  return success();
+}
