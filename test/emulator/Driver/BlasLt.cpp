@@ -431,10 +431,6 @@ EMULATED int cublasLtMatmul(void *, void *desc, const void *alpha,
                                        : 2);
     touched.push_back({product->desc.bias, product->desc.bias + bytes, false});
   }
-  if (algo && algo->data[0] == 0xd5 && workspace && workspaceBytes)
-    touched.push_back(
-        {address(workspace),
-         address(workspace) + std::min<uint64_t>(workspaceBytes, 4096), true});
   std::vector<Range> allowed = takeAllowed(*call.device());
   for (const Access &access : touched) {
     error = checkBuffer(allowed, access.begin, access.end - access.begin,
@@ -443,6 +439,13 @@ EMULATED int cublasLtMatmul(void *, void *desc, const void *alpha,
       return refuse(error.substr(error.find(": ") + 2));
     if (access.begin % 2)
       return refuse("misaligned access");
+  }
+  // The workspace is nobody's buffer in the plan: any allocation will do.
+  if (algo && algo->data[0] == 0xd5 && workspace && workspaceBytes) {
+    uint64_t bytes = std::min<uint64_t>(workspaceBytes, 4096);
+    if (!call.device()->memory->contains(address(workspace), bytes))
+      return refuse("the workspace is out of bounds");
+    touched.push_back({address(workspace), address(workspace) + bytes, true});
   }
   auto operation = std::make_shared<Operation>();
   operation->name = "matmul " + std::to_string(product->m) + "x" +

@@ -34,6 +34,23 @@ constexpr int streamNonBlocking = 1;
 constexpr int jitErrorLogBuffer = 5, jitErrorLogBufferBytes = 6;
 constexpr int attributeMaxDynamicShared = 8; // CU_FUNC_ATTRIBUTE_...
 
+/// CUDA_MEMCPY2D; memory kinds: 1 host, 2 device.
+struct CuCopyRows {
+  size_t fromX, fromY;
+  int fromKind;
+  const void *fromHost;
+  uint64_t fromDevice;
+  void *fromArray;
+  size_t fromPitch;
+  size_t toX, toY;
+  int toKind;
+  void *toHost;
+  uint64_t toDevice;
+  void *toArray;
+  size_t toPitch;
+  size_t width, height; // bytes, rows
+};
+
 // cuBLASLt.
 enum BlasResult : int {
   blasSuccess = 0,

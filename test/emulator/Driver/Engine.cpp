@@ -272,14 +272,24 @@ bool Engine::waitUntil(std::unique_lock<std::mutex> &lock,
     if (failed())
       break;
     changed.wait_for(lock, std::chrono::milliseconds(50));
-    std::chrono::duration<double> idle =
-        std::chrono::steady_clock::now() - lastProgress;
-    if (runningCount == 0 && idle.count() > timeout && !done())
-      fail("deadlock: " + what + " waited " +
-           std::to_string(static_cast<int>(timeout)) +
-           " s and nothing moved: " + describeQueues());
+    if (!done())
+      checkProgress(what);
   }
   return !failed();
+}
+
+void Engine::checkProgress(const std::string &who) {
+  std::chrono::duration<double> idle =
+      std::chrono::steady_clock::now() - lastProgress;
+  if (runningCount == 0 && idle.count() > timeout)
+    fail("deadlock: " + who + " waited " +
+         std::to_string(static_cast<int>(timeout)) +
+         " s and nothing moved: " + describeQueues());
+}
+
+void Engine::poll(std::unique_lock<std::mutex> &lock, Device *preferred) {
+  if (!failed() && !runOne(lock, preferred) && !failed())
+    checkProgress("a query");
 }
 
 bool Engine::waitFor(std::unique_lock<std::mutex> &lock,

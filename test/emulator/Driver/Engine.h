@@ -135,6 +135,9 @@ public:
   /// Runs one operation if there is one that can run.
   bool runOne(std::unique_lock<std::mutex> &lock, Device *preferred);
 
+  /// One step for callers that ask again and again; sees deadlocks, too.
+  void poll(std::unique_lock<std::mutex> &lock, Device *preferred);
+
   /// Sets the fault unless there is one already.
   void fail(const std::string &text);
   bool failed() const { return !faults.empty(); }
@@ -150,6 +153,8 @@ private:
   void finish(Operation &operation, const std::vector<Access> &touched);
   bool arrive(Operation &operation);
   std::string describeQueues() const;
+  /// Fails when nothing has moved for `timeout`.
+  void checkProgress(const std::string &who);
 
   std::deque<std::string> faults, kept;
   uint64_t sequence = 0;

@@ -130,6 +130,41 @@ EMULATED int cuMemcpyDtoDAsync_v2(uint64_t destination, uint64_t source,
        bytes, nullptr);
   return cuSuccess;
 }
+/// Rows of `width` bytes; only between places on the device.
+EMULATED int cuMemcpy2DAsync_v2(const CuCopyRows *rows, void *handle) {
+  Call call;
+  NEED_CONTEXT(call)
+  const CuCopyRows c = *rows;
+  if (!c.width || !c.height)
+    return cuSuccess;
+  if (c.fromKind != 2 || c.toKind != 2 || c.fromPitch < c.width ||
+      c.toPitch < c.width)
+    return cuNotSupported;
+  uint64_t from = c.fromDevice + c.fromY * c.fromPitch + c.fromX;
+  uint64_t to = c.toDevice + c.toY * c.toPitch + c.toX;
+  std::vector<Range> allowed = takeAllowed(*call.device());
+  auto span = [&](size_t pitch) { return (c.height - 1) * pitch + c.width; };
+  std::string error =
+      checkBuffer(allowed, from, span(c.fromPitch), false, "copy of rows");
+  if (error.empty())
+    error = checkBuffer(allowed, to, span(c.toPitch), true, "copy of rows");
+  if (!error.empty())
+    return refuse(call, error);
+  auto operation = std::make_shared<Operation>();
+  operation->name = "copy of " + std::to_string(c.height) + " rows of " +
+                    std::to_string(c.width) + " bytes";
+  operation->run = [=](std::vector<Access> &touched) {
+    for (size_t row = 0; row < c.height; ++row) {
+      uint64_t source = from + row * c.fromPitch, target = to + row * c.toPitch;
+      std::memmove(pointer(target), pointer(source), c.width);
+      touched.push_back({source, source + c.width, false});
+      touched.push_back({target, target + c.width, true});
+    }
+    return std::string();
+  };
+  call.engine.enqueue(*call.stream(handle), operation);
+  return cuSuccess;
+}
 EMULATED int cuMemsetD8Async(uint64_t destination, unsigned char value,
                              size_t count, void *stream) {
   return fill<uint8_t>(destination, value, count, stream);
@@ -179,7 +214,7 @@ EMULATED int cuStreamQuery(void *handle) {
   Call call;
   NEED_CONTEXT(call)
   Stream &stream = *call.stream(handle);
-  call.engine.runOne(call.lock, stream.device);
+  call.engine.poll(call.lock, stream.device);
   NEED_NO_FAULT(call)
   if (!stream.queue.empty())
     return cuNotReady;
@@ -257,7 +292,7 @@ EMULATED int cuEventQuery(void *handle) {
     return cuInvalidHandle;
   if (!event->operation)
     return cuSuccess;
-  call.engine.runOne(call.lock, event->device);
+  call.engine.poll(call.lock, event->device);
   NEED_NO_FAULT(call)
   if (!event->operation->done)
     return cuNotReady;

@@ -49,9 +49,10 @@ uint64_t DeviceMemory::allocate(uint64_t bytes) {
     return 0;
   blocks[at] = bytes;
   used += bytes;
-  // Fresh memory holds nothing useful: a NaN in every float.
+  // Fresh memory holds nothing useful: a NaN in every float (of the first
+  // 64 MiB: an arena should not be committed by this).
   std::memset(reinterpret_cast<void *>(at), 0xff,
-              std::min<uint64_t>(bytes, 1u << 20));
+              std::min<uint64_t>(bytes, 64u << 20));
   return at;
 }
 

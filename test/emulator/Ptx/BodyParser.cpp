@@ -309,7 +309,7 @@ bool BodyParser::parseStatement() {
   }
   if (token.is(".loc")) {
     uint32_t line = token.line;
-    while (cursor.peek().line == line)
+    while (cursor.peek().line == line && cursor.peek().kind != Token::end)
       cursor.next();
     return true;
   }

@@ -4,6 +4,8 @@
 // of report is provoked here, mostly by changing one line of a right kernel.
 //
 //===----------------------------------------------------------------------===//
+#include "Execution/Launch.h"
+#include "Ptx/Parser.h"
 #include "tests/Api.h"
 
 namespace dshard::emulator {
@@ -216,11 +218,25 @@ TEST_F(Faults, misalignedVector) {
                "misaligned access: 16 bytes at");
 }
 TEST_F(Faults, endlessLoop) {
-  // A branch to itself is stopped by the budget, not by the patience of people.
-  EXPECT_EQ(launch(kernel(replaced(samples(), "maxntid 128", "maxntid 64"),
-                          "softmax"),
-                   1, 128, nullptr, uint64_t(0), uint64_t(0), 1),
-            cuInvalidValue);
+  // Stopped by the budget, not by the patience of people.
+  std::string error;
+  DeviceMemory memory(1 << 20);
+  auto module = parseModule(
+      small("AGAIN:\nbra AGAIN;"), [](const Variable &) { return 0; }, error);
+  ASSERT_TRUE(module) << error;
+  uint64_t parameters[2] = {};
+  Launch launch(*module, *module->kernels.at("k"), LaunchShape(),
+                reinterpret_cast<uint8_t *>(parameters), memory, {});
+  launch.budget = 5000000;
+  launch.run();
+  EXPECT_FAULT(launch.reports.text(), "instruction budget spent");
+}
+TEST_F(Faults, blockLargerThanMaxntid) {
+  EXPECT_EQ(
+      this->launch(
+          kernel(replaced(samples(), "maxntid 128", "maxntid 64"), "softmax"),
+          1, 128, nullptr, uint64_t(0), uint64_t(0), 1),
+      cuInvalidValue);
   EXPECT_FAULT(fault(), "block size: 128 threads, at most 64");
 }
 TEST_F(Faults, dynamicSharedMemoryNeedsTheOptIn) {
@@ -233,13 +249,13 @@ TEST_F(Faults, dynamicSharedMemoryNeedsTheOptIn) {
   EXPECT_FAULT(fault(), "60000 bytes of dynamic shared memory, at most 49152");
 }
 TEST_F(Faults, everyLaterCallFailsWithTheText) {
-  tiny("ld.global.u32 %r1, [%a+8192];");
+  tiny("ld.global.u32 %r1, [%a+1048576];");
   uint64_t address = 0;
   EXPECT_EQ(cuMemAlloc_v2(&address, 16), cuLaunchFailed);
   const char *text = nullptr;
   EXPECT_EQ(cuGetErrorString(cuLaunchFailed, &text), 0);
   EXPECT_FAULT(text, "out of bounds of global memory");
-  EXPECT_FAULT(text, "ptx line 15: ld.global.u32 %r1, [%a+8192];");
+  EXPECT_FAULT(text, "ptx line 15: ld.global.u32 %r1, [%a+1048576];");
 }
 TEST_F(Faults, everyKindIsReportedBesideMany) {
   // Thousands of races do not hide one store out of bounds.

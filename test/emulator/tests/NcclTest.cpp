@@ -205,9 +205,10 @@ TEST_F(Nccl, missingEventBehindACollective) {
                        [&](Rank &me) {
                          void *compute = nullptr;
                          cuStreamCreate(&compute, 1);
+                         uint64_t copy = allocate(256);
                          ncclAllReduce(in(me.a), out(me.b), 64, f32, sum,
                                        me.comm, me.stream);
-                         uint64_t copy = allocate(256);
+
                          cuMemcpyDtoDAsync_v2(copy, me.b, 256, compute);
                          cuStreamSynchronize(compute);
                          cuCtxSynchronize();
