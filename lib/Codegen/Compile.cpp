@@ -75,7 +75,8 @@ using namespace mlir::dshard;
   }
   return ::dshard::Status::error(
       "unknown target '" + spec.str() +
-      "'; targets are cpu, cpu:native, cpu:x86-64-v3 and cpu:x86-64-v4");
+      "'; targets are cpu, cpu:native, cpu:x86-64-v3, cpu:x86-64-v4, "
+      "cuda:sm_80, cuda:sm_90 and cuda:sm_100");
 }
 
 //===----------------------------------------------------------------------===//

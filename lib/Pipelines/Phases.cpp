@@ -143,7 +143,8 @@ std::string mlir::dshard::getPhasePipeline(Phase phase,
   //===--------------------------------------------------------------------===//
   case Phase::schedule:
     passes = {
-        "dshard-form-kernels",    // one region, one kernel or call
+        // one region, one kernel or call
+        withOption("dshard-form-kernels", "target", options.target),
         "dshard-schedule",        //
         "dshard-verify-schedule", // gate
     };

@@ -424,14 +424,20 @@ Status Executor::runLaunch(const plan::Instruction &instruction,
   uint32_t index = static_cast<uint32_t>(values.next());
   const plan::Kernel &kernel = *plan.kernels()->Get(index);
   pointers.clear();
-  for (uint32_t use = 0; use < instruction.uses_count(); ++use)
-    pointers.push_back(operand(*current, instruction, use).data);
+  sizes.clear();
+  for (uint32_t use = 0; use < instruction.uses_count(); ++use) {
+    Operand each = operand(*current, instruction, use);
+    pointers.push_back(each.data);
+    sizes.push_back(each.bytes);
+  }
   LaunchArguments launch;
   launch.index = index;
   if (index < loaded.kernels.size())
     launch.kernel = loaded.kernels[index];
   launch.buffers = pointers.data();
+  launch.bytes = sizes.data();
   launch.bufferCount = static_cast<uint32_t>(pointers.size());
+  launch.inputCount = static_cast<uint32_t>(values.next());
   launch.grid = kernel.grid();
   launch.block = kernel.block();
   launch.shared = kernel.shared();

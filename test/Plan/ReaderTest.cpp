@@ -234,6 +234,28 @@ const std::vector<BoundsCase> &boundsCases() {
        "image 4 does not exist"},
       {"kernel_grain", [](PlanT &p) { p.kernels[0].mutate_grain(0); },
        "grain 0"},
+      {"kernel_grid", [](PlanT &p) { p.kernels[0].mutate_grid(4); },
+       "kernel 0 has a grid, but runs on a CPU"},
+      {"image_kind", [](PlanT &p) { p.images[0]->kind = ImageKind::ptx; },
+       "image 0 is ptx in a plan for cpu:x86-64"},
+      {"image_target", [](PlanT &p) { p.target = "cuda:sm_90"; },
+       "image 0 is elf in a plan for cuda:sm_90"},
+      {"gpu_kernel_block",
+       [](PlanT &p) {
+         p.target = "cuda:sm_90";
+         p.images[0]->kind = ImageKind::ptx;
+         p.kernels[0].mutate_grid(1);
+         p.kernels[0].mutate_block(2048);
+       },
+       "kernel 0 has grid 1, block 2048, shared 0, 2 buffers"},
+      {"gpu_kernel_entry",
+       [](PlanT &p) {
+         p.target = "cuda:sm_90";
+         p.images[0]->kind = ImageKind::ptx;
+         p.kernels[0].mutate_grid(1);
+         p.kernels[0].mutate_block(32);
+       },
+       "kernel 0 has an entry, an extent or a grain, but runs on a GPU"},
       {"load", [](PlanT &p) { p.load = 2; }, "load program 2 does not exist"},
       {"entry_program", [](PlanT &p) { p.entries[0]->programs[0] = 3; },
        "program 3 does not exist"},

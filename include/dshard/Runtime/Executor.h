@@ -175,6 +175,7 @@ private:
       loops; // indices of the enclosing repeats, innermost last
   std::vector<CollectiveOperand> operands;
   std::vector<void *> pointers;
+  std::vector<uint64_t> sizes;
   bool times = false, events = false;
   ExecutionRecord recorded;
 };

@@ -91,7 +91,8 @@ struct LaunchArguments {
   uint32_t index = 0;              // of Plan.kernels
   KernelFunction kernel = nullptr; // CPU
   void *const *buffers = nullptr;
-  uint32_t bufferCount = 0;
+  const uint64_t *bytes = nullptr; // of each buffer
+  uint32_t bufferCount = 0, inputCount = 0;
   int64_t extent = 0, grain = 1;
   uint32_t grid = 0, block = 0, shared = 0;
 };

@@ -1,6 +1,7 @@
 //===- ConvertToPlan.cpp - A scheduled program to the plan dialect --------===//
 
 #include "Converter.h"
+#include "Streams.h"
 #include "dshard/Conversion/DShardToPlan/Passes.h"
 #include "dshard/Plan/Format.h"
 
@@ -32,8 +33,7 @@ void Converter::keepCopies(int index) {
     return;
   buffer.setCopies(count);
   lifetime.size =
-      count * ::dshard::plan::alignTo(buffer.getSize(),
-                                      ::dshard::plan::bufferAlignment);
+      count * ::dshard::plan::alignTo(buffer.getSize(), plan.getAlignment());
 }
 
 LogicalResult Converter::run() {
@@ -75,12 +75,14 @@ LogicalResult Converter::run() {
   for (auto [number, index] : outputStorages)
     if (function.getResultAttr(number, microBatchedAttrName))
       keepCopies(index);
-  int64_t arena = layOut(lifetimes);
+  int64_t arena = layOut(lifetimes, plan.getAlignment());
   for (auto [buffer, lifetime] : llvm::zip_equal(lifetimeBuffers, lifetimes))
     buffer.setOffset(lifetime.offset);
   program.setArenaSize(arena);
   program.setThreadScratch(
-      ::dshard::plan::alignTo(threadScratch, ::dshard::plan::bufferAlignment));
+      ::dshard::plan::alignTo(threadScratch, plan.getAlignment()));
+  if (plan.getGpu())
+    assignStreams(program);
   plan.b.setInsertionPointToEnd(module.getBody());
   return success();
 }
@@ -132,10 +134,11 @@ addPipeline(func::FuncOp function, ArrayRef<func::FuncOp> functions,
 static LogicalResult convertAll(ModuleOp module,
                                 ArrayRef<func::FuncOp> functions,
                                 ArrayRef<func::FuncOp> entries,
-                                const CpuTarget &target) {
-  PlanContext plan(module, module.getBody(), getMesh(module));
+                                const PlanTarget &target) {
+  PlanContext plan(module, module.getBody(), getMesh(module),
+                   target.cuda ? target.cuda->arch : 0);
   Weights weights(plan, functions);
-  KernelTable kernels(module.getContext());
+  KernelTable kernels(module.getContext(), target);
   if (failed(weights.addStates()) || failed(weights.buildLoad()))
     return failure();
   std::vector<std::unique_ptr<Converter>> converters;
@@ -145,7 +148,7 @@ static LogicalResult convertAll(ModuleOp module,
     if (failed(converters.back()->run()))
       return failure();
   }
-  if (failed(kernels.emit(plan, module.getLoc(), target)))
+  if (failed(kernels.emit(plan, module.getLoc())))
     return failure();
   for (auto [number, converter] : llvm::enumerate(converters))
     if (!functions[number]->hasAttr(stageAttrName))
@@ -155,9 +158,12 @@ static LogicalResult convertAll(ModuleOp module,
       return failure();
   Builder builder(module.getContext());
   SmallVector<StringRef> features;
-  for (const std::string &feature : target.features)
-    features.push_back(feature);
-  module->setAttr("plan.target", builder.getStringAttr(target.name));
+  if (target.cpu)
+    for (const std::string &feature : target.cpu->features)
+      features.push_back(feature);
+  module->setAttr("plan.target",
+                  builder.getStringAttr(target.cuda ? target.cuda->name
+                                                    : target.cpu->name));
   module->setAttr("plan.features", builder.getStrArrayAttr(features));
   for (ArrayRef<func::FuncOp> all : {functions, entries})
     for (func::FuncOp function : all)
@@ -224,12 +230,24 @@ struct ConvertToPlan
           << spmdAttrName << ")";
       return signalPassFailure();
     }
-    ::dshard::Result<CpuTarget> cpu = getCpuTarget(target);
-    if (!cpu) {
-      module.emitError(cpu.status().message());
+    PlanTarget chosen;
+    ::dshard::Status known;
+    if (StringRef(target).starts_with("cuda")) {
+      ::dshard::Result<CudaTarget> cuda = getCudaTarget(target);
+      known = cuda.status();
+      if (cuda)
+        chosen.cuda = *cuda;
+    } else {
+      ::dshard::Result<CpuTarget> cpu = getCpuTarget(target);
+      known = cpu.status();
+      if (cpu)
+        chosen.cpu = *cpu;
+    }
+    if (!known) {
+      module.emitError(known.message());
       return signalPassFailure();
     }
-    if (failed(convertAll(module, functions, entries, *cpu)))
+    if (failed(convertAll(module, functions, entries, chosen)))
       signalPassFailure();
   }
 };

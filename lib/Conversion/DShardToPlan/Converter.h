@@ -18,6 +18,7 @@
 #include "Memory.h"
 #include "Weights.h"
 #include "dshard/Codegen/Compile.h"
+#include "dshard/Codegen/CompileCuda.h"
 #include "dshard/Codegen/KernelEmitter.h"
 #include "dshard/Transforms/Local/Calls.h"
 #include "llvm/ADT/SetVector.h"
@@ -28,20 +29,28 @@ inline RankedTensorType typeOf(Value value) {
   return cast<RankedTensorType>(value.getType());
 }
 
+/// What a plan is made for: one of the two.
+struct PlanTarget {
+  std::optional<CpuTarget> cpu;
+  std::optional<CudaTarget> cuda;
+};
+
 /// The generated code of all programs. Equal regions are one kernel.
 class KernelTable {
 public:
-  explicit KernelTable(MLIRContext *context)
-      : kernels(ModuleOp::create(UnknownLoc::get(context))) {}
+  KernelTable(MLIRContext *context, const PlanTarget &target)
+      : target(target), kernels(ModuleOp::create(UnknownLoc::get(context))) {}
   FailureOr<int64_t> find(FusedOp op);
   /// Compiles them and appends the plan's tables of code.
-  LogicalResult emit(PlanContext &plan, Location loc, const CpuTarget &target);
+  LogicalResult emit(PlanContext &plan, Location loc);
 
 private:
   struct Kernel {
     std::string name;
-    KernelInfo info;
+    KernelInfo info;     ///< on a CPU
+    CudaKernelInfo cuda; ///< on a GPU
   };
+  const PlanTarget &target;
   OwningOpRef<ModuleOp> kernels;
   std::vector<Kernel> list;
   std::map<std::string, int64_t> index;

@@ -78,8 +78,11 @@ LogicalResult Converter::convertMatMul(FusedOp op) {
                literal(packed),
                literal(static_cast<int64_t>(
                    activations[static_cast<int>(call->activation)]))});
-  threadScratch =
-      std::max<uint64_t>(threadScratch, ::dshard::cpu::gemmScratchBytes());
+  // cuBLAS's own advice for the workspace of its kernels.
+  uint64_t workspace = uint64_t(plan.getGpu() >= 90 ? 32 : 4) << 20;
+  threadScratch = std::max<uint64_t>(
+      threadScratch,
+      plan.getGpu() ? workspace : ::dshard::cpu::gemmScratchBytes());
   return success();
 }
 

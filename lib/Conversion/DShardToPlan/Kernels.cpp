@@ -37,18 +37,41 @@ FailureOr<int64_t> KernelTable::find(FusedOp op) {
   for (Operation &inner : op.getBody().front().without_terminator())
     if (!isa<ConstantOp>(inner) && name.size() < 48)
       name += "_" + inner.getName().stripDialect().str();
+  if (target.cuda) {
+    FailureOr<CudaKernelInfo> info =
+        emitCudaKernel(op, *kernels, name, *target.cuda);
+    if (failed(info))
+      return failure();
+    list.push_back({info->name, {}, *info});
+    return it->second;
+  }
   FailureOr<KernelInfo> info = emitKernel(op, *kernels, name);
   if (failed(info))
     return failure();
-  list.push_back({name, *info});
+  list.push_back({name, *info, {}});
   return it->second;
 }
 
-LogicalResult KernelTable::emit(PlanContext &plan, Location loc,
-                                const CpuTarget &target) {
+LogicalResult KernelTable::emit(PlanContext &plan, Location loc) {
   if (list.empty())
     return success();
-  FailureOr<KernelImage> image = compileKernels(*kernels, target);
+  if (target.cuda) {
+    FailureOr<std::string> text = compileCudaKernels(*kernels, *target.cuda);
+    if (failed(text))
+      return failure();
+    text->push_back('\0'); // where the driver stops reading
+    plan::ImageOp::create(plan.b, loc, *text, /*ptx=*/true);
+    auto number = [&](int64_t value) {
+      return plan.b.getI64IntegerAttr(value);
+    };
+    for (const Kernel &kernel : list)
+      plan::KernelOp::create(plan.b, loc, kernel.name, 0, 0, 0, 0,
+                             kernel.cuda.buffers, number(kernel.cuda.grid),
+                             number(kernel.cuda.block),
+                             number(kernel.cuda.shared));
+    return success();
+  }
+  FailureOr<KernelImage> image = compileKernels(*kernels, *target.cpu);
   if (failed(image))
     return failure();
   plan::ImageOp::create(plan.b, loc,
@@ -144,6 +167,9 @@ LogicalResult Converter::convertLaunch(FusedOp op) {
     OpOperand *reuse = nullptr;
     int destination = destinationOf(result);
     for (OpOperand &operand : op->getOpOperands()) {
+      // Kernels on GPUs read through a cache that does not see writes.
+      if (plan.getGpu())
+        break;
       bool isBetter = !reuse || (destination >= 0 &&
                                  storage.lookup(operand.get()) == destination);
       if (isBetter && !taken.count(&operand) && mayReplace(operand, result) &&

@@ -10,9 +10,10 @@
 using namespace mlir;
 using namespace mlir::dshard;
 
-int64_t mlir::dshard::layOut(std::vector<Lifetime> &lifetimes) {
-  auto align = [](int64_t bytes) -> int64_t {
-    return ::dshard::plan::alignTo(bytes, ::dshard::plan::bufferAlignment);
+int64_t mlir::dshard::layOut(std::vector<Lifetime> &lifetimes,
+                             int64_t alignment) {
+  auto align = [&](int64_t bytes) -> int64_t {
+    return ::dshard::plan::alignTo(bytes, alignment);
   };
   std::vector<size_t> order(lifetimes.size());
   std::iota(order.begin(), order.end(), 0);

@@ -133,8 +133,7 @@ int64_t PlanContext::addState(Location loc, StringRef name, StringRef role,
   for (auto [other, otherEnd] : stateEnds)
     if (stage < 0 || other < 0 || other == stage)
       end = std::max(end, otherEnd);
-  int64_t offset =
-      ::dshard::plan::alignTo(end, ::dshard::plan::bufferAlignment);
+  int64_t offset = ::dshard::plan::alignTo(end, getAlignment());
   stateEnds[stage] = offset + size;
   plan::StateOp::create(b, loc, name, role, initializer, packed, written,
                         global, local, sharding, offset, size,

@@ -8,6 +8,7 @@
 
 #include "dshard/Conversion/DShardToPlan/DShardToPlan.h"
 #include "dshard/Dialect/Plan/IR/PlanOps.h"
+#include "dshard/Plan/Format.h"
 #include "llvm/ADT/StringMap.h"
 
 namespace mlir::dshard {
@@ -31,9 +32,16 @@ plan::BufferOp createScalarBuffer(OpBuilder &builder, Location loc,
 /// Appends the plan's table ops to a block; equal entries share one index.
 class PlanContext {
 public:
-  PlanContext(ModuleOp module, Block *block, MeshAttr mesh)
-      : b(OpBuilder::atBlockEnd(block)), module(module), mesh(mesh) {}
+  PlanContext(ModuleOp module, Block *block, MeshAttr mesh, int gpu = 0)
+      : b(OpBuilder::atBlockEnd(block)), module(module), mesh(mesh), gpu(gpu) {}
 
+  /// The architecture of a plan for GPUs, 90 for sm_90; 0 for one for CPUs.
+  int getGpu() const { return gpu; }
+  /// Where buffers and states begin.
+  int64_t getAlignment() const {
+    return gpu ? ::dshard::plan::gpuBufferAlignment
+               : ::dshard::plan::bufferAlignment;
+  }
   MeshAttr getMesh() const { return mesh; }
   int64_t getNumRanks() const { return mesh ? mesh.getNumRanks() : 1; }
 
@@ -48,8 +56,8 @@ public:
   int64_t addSource(WeightAttr weight);
   /// Index of the scalar of this name.
   int64_t addScalar(StringRef name, RankedTensorType type);
-  /// Index of a new state, at the next multiple of 64 bytes behind those that
-  /// the ranks of its stage hold as well; stage -1: all ranks hold it.
+  /// Index of a new state, at the next aligned byte behind those that the ranks
+  /// of its stage hold as well; stage -1: all ranks hold it.
   int64_t addState(Location loc, StringRef name, StringRef role,
                    StringRef initializer, bool packed, bool written,
                    RankedTensorType global, RankedTensorType local,
@@ -62,6 +70,7 @@ private:
 
   ModuleOp module;
   MeshAttr mesh;
+  int gpu;
   DenseMap<Attribute, int64_t> groups, files, sources, scalars;
   std::map<std::pair<std::vector<int64_t>, std::vector<int64_t>>, int64_t>
       tables;

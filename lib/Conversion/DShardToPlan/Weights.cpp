@@ -136,7 +136,8 @@ LogicalResult Weights::addGroup(StringRef name, const Group &group) {
   if (!group.written)
     for (BlockArgument argument : group.arguments)
       for (OpOperand &use : argument.getUses()) {
-        std::optional<PackedForm> here = packedForm(use);
+        std::optional<PackedForm> here =
+            plan.getGpu() ? std::nullopt : packedForm(use);
         bool same = weight && here && (!form || *form == *here);
         if (same)
           form = here;
@@ -375,8 +376,7 @@ LogicalResult Weights::buildLoad() {
     if (!buffer.getState())
       arena = std::max<int64_t>(arena, buffer.getSize());
   }
-  program.setArenaSize(
-      ::dshard::plan::alignTo(arena, ::dshard::plan::bufferAlignment));
+  program.setArenaSize(::dshard::plan::alignTo(arena, plan.getAlignment()));
   plan.b.setInsertionPointAfter(program);
   return success();
 }

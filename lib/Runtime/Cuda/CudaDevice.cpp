@@ -390,6 +390,16 @@ Status CudaDevice::launch(uint32_t streamIndex,
   parameters.resize(arguments.bufferCount);
   for (uint32_t i = 0; i < arguments.bufferCount; ++i)
     parameters[i] = const_cast<void **>(&arguments.buffers[i]);
+  if (driver.declareBuffers) {
+    std::vector<uint64_t> addresses;
+    std::vector<uint8_t> writable;
+    for (uint32_t i = 0; i < arguments.bufferCount; ++i) {
+      addresses.push_back(pointerOf(arguments.buffers[i]));
+      writable.push_back(i >= arguments.inputCount);
+    }
+    driver.declareBuffers(addresses.data(), arguments.bytes, writable.data(),
+                          arguments.bufferCount);
+  }
   Status status = driver.check(
       driver.launchKernel(functions[arguments.index], arguments.grid, 1, 1,
                           arguments.block, 1, 1, arguments.shared, *on,

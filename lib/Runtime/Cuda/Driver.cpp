@@ -117,6 +117,8 @@ static Result<Driver> makeDriver() {
     return status;
 #define DSHARD_CUDA_DRIVER_OPTIONAL(member, symbol, arguments)                 \
   (void)library.find(driver.member, #symbol, /*optional=*/true);
+#define DSHARD_CUDA_DRIVER_HOOK(member, symbol, arguments)                     \
+  (void)library.find(driver.member, #symbol, /*optional=*/true);
 #include "dshard/Runtime/Cuda/Functions.def"
   int version = 0;
   if (Status status =

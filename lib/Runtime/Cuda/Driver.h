@@ -19,6 +19,8 @@ struct Driver {
   int(*member) arguments = nullptr;
 #define DSHARD_CUDA_DRIVER_OPTIONAL(member, symbol, arguments)                 \
   int(*member) arguments = nullptr;
+#define DSHARD_CUDA_DRIVER_HOOK(member, symbol, arguments)                     \
+  void(*member) arguments = nullptr;
 #include "dshard/Runtime/Cuda/Functions.def"
 
   /// "cuMemAlloc: out of memory (CUDA_ERROR_OUT_OF_MEMORY)"

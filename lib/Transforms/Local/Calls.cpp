@@ -223,7 +223,8 @@ FailureOr<MatMulCall> mlir::dshard::matchMatMul(MatMulOp op) {
 }
 
 void mlir::dshard::matchEpilogue(MatMulCall &call,
-                                 SmallVectorImpl<Operation *> &ops) {
+                                 SmallVectorImpl<Operation *> &ops,
+                                 bool isGpu) {
   auto onlyUser = [&]() -> Operation * {
     Operation *user =
         call.result.hasOneUse() ? *call.result.user_begin() : nullptr;
@@ -262,6 +263,7 @@ void mlir::dshard::matchEpilogue(MatMulCall &call,
     return !shape.empty() && shape.back() == call.n &&
            cast<RankedTensorType>(value.getType()).getNumElements() == call.n &&
            isCallType(elementOf(value)) &&
+           (!isGpu || elementOf(value) == type.getElementType()) &&
            (call.n > 1 || shape.size() < type.getShape().size());
   };
   Operation *user = onlyUser();
@@ -275,9 +277,10 @@ void mlir::dshard::matchEpilogue(MatMulCall &call,
     CallActivation activation = CallActivation::none;
     if (isa<ReluOp>(user))
       activation = CallActivation::relu;
-    else if (isa<SiluOp>(user))
+    else if (isa<SiluOp>(user) && !isGpu)
       activation = CallActivation::silu;
-    else if (auto gelu = dyn_cast<GeluOp>(user))
+    else if (auto gelu = dyn_cast<GeluOp>(user);
+             gelu && (!isGpu || gelu.getTanhApproximation()))
       activation = gelu.getTanhApproximation() ? CallActivation::geluTanh
                                                : CallActivation::geluErf;
     if (activation != CallActivation::none) {
@@ -286,6 +289,8 @@ void mlir::dshard::matchEpilogue(MatMulCall &call,
       user = onlyUser();
     }
   }
+  if (isGpu && call.activation != CallActivation::none)
+    return;
   if (user && isa<AddOp>(user) && keepsType(user) &&
       otherOf(user).getType() == type && otherOf(user) != call.result &&
       isBuffer(otherOf(user))) {

@@ -83,10 +83,15 @@ static void sortByPosition(SmallVectorImpl<Operation *> &ops) {
 // Library calls
 //===----------------------------------------------------------------------===//
 
-static void formMatMul(MatMulOp op) {
+static void formMatMul(MatMulOp op, bool isGpu) {
   FailureOr<MatMulCall> call = matchMatMul(op);
   if (failed(call))
     return;
+  auto element = [](Value value) { return typeOf(value).getElementType(); };
+  if (isGpu && (element(op.getLhs()) != element(op.getRhs()) ||
+                (element(op.getResult()) != element(op.getLhs()) &&
+                 !element(op.getResult()).isF32())))
+    return; // no such product in the library
   SmallVector<Operation *> ops;
   for (auto [view, operand] :
        {std::pair{&call->lhs, op.getLhs()}, std::pair{&call->rhs, op.getRhs()}})
@@ -95,13 +100,14 @@ static void formMatMul(MatMulOp op) {
            value = value.getDefiningOp()->getOperand(0))
         ops.push_back(value.getDefiningOp());
   ops.push_back(op);
-  matchEpilogue(*call, ops);
+  matchEpilogue(*call, ops, isGpu);
   sortByPosition(ops);
   SmallVector<Value> outputs = {call->result};
   buildFused(ops, outputs, op, "matmul");
 }
 
-static void formAttention(AttentionOp op) {
+/// A library call on a CPU, a kernel on a GPU.
+static void formAttention(AttentionOp op, bool isGpu) {
   SmallVector<Operation *> ops;
   FailureOr<AttentionCall> call = matchAttention(op, &ops);
   if (failed(call))
@@ -117,7 +123,7 @@ static void formAttention(AttentionOp op) {
     op->erase();
     return;
   }
-  buildFused(ops, outputs, op, "attention");
+  buildFused(ops, outputs, op, isGpu ? "" : "attention");
 }
 
 static void formAttentionGrad(AttentionGradOp op) {
@@ -375,7 +381,7 @@ LogicalResult Clusters::run() {
     if (isStructure || isRankValue(&op))
       continue;
     if (!isKernelOp(&op))
-      return op.emitError("has no CPU kernel or library call for these types");
+      return op.emitError("has no kernel or library call for these types");
     if (auto reshape = dyn_cast<ReshapeOp>(op)) {
       // Between buffers a reshape is another name; inside kernels it is index
       // arithmetic that lets the producer fuse.
@@ -450,10 +456,10 @@ static LogicalResult formAdamW(AdamWOp op) {
   return decompose(*fused.getBody().front().getOps<AdamWOp>().begin());
 }
 
-static LogicalResult formInBlock(Block &block) {
+static LogicalResult formInBlock(Block &block, bool isGpu) {
   sinkConstants(block);
   eraseDead(block);
-  if (failed(simplifyForKernels(block)))
+  if (failed(simplifyForKernels(block, isGpu)))
     return failure();
   eraseDead(block);
   for (auto op : llvm::make_early_inc_range(block.getOps<AdamWOp>()))
@@ -465,11 +471,11 @@ static LogicalResult formInBlock(Block &block) {
       calls.push_back(&op);
   for (Operation *op : calls) {
     if (auto matmul = dyn_cast<MatMulOp>(op))
-      formMatMul(matmul);
+      formMatMul(matmul, isGpu);
     else if (auto grad = dyn_cast<AttentionGradOp>(op))
       formAttentionGrad(grad);
     else
-      formAttention(cast<AttentionOp>(op));
+      formAttention(cast<AttentionOp>(op), isGpu);
   }
   eraseDead(block);
   if (failed(Clusters(block).run()))
@@ -479,13 +485,15 @@ static LogicalResult formInBlock(Block &block) {
   for (Operation &op : block)
     if (isa<RepeatOp, IfOp>(op))
       for (Region &region : op.getRegions())
-        if (failed(formInBlock(region.front())))
+        if (failed(formInBlock(region.front(), isGpu)))
           return failure();
   return success();
 }
 
 namespace {
 struct FormKernels : mlir::dshard::impl::FormKernelsPassBase<FormKernels> {
+  using FormKernelsPassBase::FormKernelsPassBase;
+
   void runOnOperation() override {
     for (auto function : getOperation().getOps<func::FuncOp>()) {
       if (function.isDeclaration())
@@ -494,7 +502,8 @@ struct FormKernels : mlir::dshard::impl::FormKernelsPassBase<FormKernels> {
         function.emitError("has more than one block");
         return signalPassFailure();
       }
-      if (failed(formInBlock(function.getBody().front())))
+      if (failed(formInBlock(function.getBody().front(),
+                             StringRef(target).starts_with("cuda"))))
         return signalPassFailure();
     }
   }

@@ -154,7 +154,7 @@ static void splitFold(ReduceOp op) {
   op->erase();
 }
 
-LogicalResult mlir::dshard::simplifyForKernels(Block &block) {
+LogicalResult mlir::dshard::simplifyForKernels(Block &block, bool isGpu) {
   // Decompositions may give what needs another one.
   for (bool changed = true; changed;) {
     changed = false;
@@ -165,14 +165,15 @@ LogicalResult mlir::dshard::simplifyForKernels(Block &block) {
         gradient.getResult().replaceAllUsesWith(gradient.getInput());
         gradient->erase();
       } else if (auto attention = dyn_cast<AttentionOp>(op)) {
-        if (succeeded(matchAttention(attention))) {
+        if (succeeded(matchAttention(attention)) &&
+            !(isGpu && attention.getQueryOffset())) {
           shareTransposed(attention);
           continue;
         }
         if (failed(decompose(attention)))
           return failure();
       } else if (auto grad = dyn_cast<AttentionGradOp>(op)) {
-        if (succeeded(matchAttentionGrad(grad)))
+        if (!isGpu && succeeded(matchAttentionGrad(grad)))
           continue;
         if (failed(decompose(grad)))
           return failure();

@@ -36,7 +36,7 @@ LogicalResult mlir::dshard::verifyScheduled(Operation &op) {
       return success();
     }
     for (Operation &inner : fused.getBody().front().without_terminator())
-      if (!isKernelOp(&inner))
+      if (!isKernelOp(&inner) && !isa<AttentionOp>(inner)) // a kernel on GPUs
         return inner.emitOpError(
             "[verify_schedule_c3] cannot be generated inside a kernel");
     return success();

@@ -27,6 +27,11 @@ def ConvertToPlanPass : Pass<"dshard-convert-to-plan", "::mlir::ModuleOp"> {
       an if is a number of the rank;
     - the arena is laid out by size, best fit, at multiples of 64 bytes. Inputs keep their bytes.
 
+    For a GPU (`cuda:sm_NN`) no state is packed, no kernel works in place, buffers lie at multiples of
+    256 bytes, and collectives run on streams of their own, ordered by events: those of group g on
+    stream 1 + g, which waits for all that came before on stream 0; stream 0 waits for it where it
+    touches the same bytes.
+
     **Constraints**
     - (convert_to_plan_c1) functions are of phase `schedule`, none is called `load`; the rank and
       constants alone decide every branch.
@@ -37,7 +42,8 @@ def ConvertToPlanPass : Pass<"dshard-convert-to-plan", "::mlir::ModuleOp"> {
   }];
   let dependentDialects = ["::mlir::plan::PlanDialect"];
   let options = [Option<"target", "target", "std::string", "\"cpu:native\"",
-                        "cpu, cpu:native, cpu:x86-64-v3 or cpu:x86-64-v4">];
+                        "cpu, cpu:native, cpu:x86-64-v3, cpu:x86-64-v4, "
+                        "cuda:sm_80, cuda:sm_90 or cuda:sm_100">];
 }
 
 #endif

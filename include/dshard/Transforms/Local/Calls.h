@@ -53,8 +53,11 @@ struct MatMulCall {
 /// other types, batches that are no single stride.
 FailureOr<MatMulCall> matchMatMul(MatMulOp op);
 /// Extends `call` by what follows its result, while the next op is the only use
-/// and keeps the type; appends those ops to `ops`.
-void matchEpilogue(MatMulCall &call, SmallVectorImpl<Operation *> &ops);
+/// and keeps the type; appends those ops to `ops`. The library on a GPU knows
+/// relu and the tanh form of gelu, adds the residual before them, and takes a
+/// bias of the result's type only.
+void matchEpilogue(MatMulCall &call, SmallVectorImpl<Operation *> &ops,
+                   bool isGpu = false);
 
 struct AttentionCall {
   AttentionOp op;

@@ -56,12 +56,17 @@ def FormKernelsPass : Pass<"dshard-form-kernels", "::mlir::ModuleOp"> {
     and values that others need as well become further results of it. A reshape between
     buffers stays outside: it is another name of the same bytes.
 
+    For a GPU (`target` begins with `cuda`) attention is a kernel of its own, its gradient and an
+    attention whose query offset the rank decides are their decompositions, and a matmul takes in
+    only what cuBLASLt's epilogues do: bias, then relu, tanh-gelu or the residual.
+
     Example: `add` and `rms_norm` of a residual stream become one region with two results.
 
     **Constraints**
     - (form_kernels_c1) an op without kernel or library call for its types is an error.
     - (form_kernels_c2) no kernel reads gathered parameters of two units: both would stay in memory.
   }];
+  let options = [Option<"target", "target", "std::string", "\"\"", "what the plan is for, as --target; empty: a CPU">];
   let dependentDialects = ["::mlir::dshard::DShardDialect"];
 }
 
