@@ -1,6 +1,7 @@
 //===- CommandLine.cpp - Parse the compiler's flags -----------------------===//
 
 #include "CommandLine.h"
+#include "dshard/Pipelines/Options.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/raw_ostream.h"
@@ -56,7 +57,7 @@ output
   --dump-passes-to=DIR    write the IR after each pass
   --explain               print each collective with reason, axes, bytes, source
   --quiet                 no remarks
-  --target=cpu[:native|x86-64-v3|x86-64-v4]
+  --target=cpu[:native|x86-64-v3|x86-64-v4]|cuda:sm_80|cuda:sm_90|cuda:sm_100
 
 examples
   dshard-opt mlp.onnx --dim batch=16 --mesh=tp=2 --tp-plan=plan.json -o mlp.dsplan
@@ -82,29 +83,6 @@ constexpr std::pair<llvm::StringLiteral, llvm::StringLiteral> unbuiltFlags[] = {
 Parsed usageError(const llvm::Twine &message) {
   llvm::errs() << "dshard-opt: " << message << "; see dshard-opt --help\n";
   return Parsed::badUsage;
-}
-
-bool parseSize(StringRef text, int64_t &size) {
-  return !text.getAsInteger(10, size) && size >= 0;
-}
-
-/// NAME=SIZE into `dims`.
-bool parseDim(StringRef text, CompileOptions &options) {
-  auto [name, value] = text.split('=');
-  int64_t size = 0;
-  if (name.empty() || !parseSize(value, size))
-    return false;
-  options.dims.emplace_back(name.str(), size);
-  return true;
-}
-
-bool parsePair(StringRef text,
-               std::vector<std::pair<std::string, std::string>> &pairs) {
-  auto [name, value] = text.split('=');
-  if (name.empty() || value.empty())
-    return false;
-  pairs.emplace_back(name.str(), value.str());
-  return true;
 }
 } // namespace
 
@@ -165,100 +143,34 @@ Parsed parseCommandLine(int argc, char **argv, CommandLine &commandLine) {
           flag == "explain";
       continue;
     }
-    if (flag == "sequence-parallel") {
-      if (hasValue)
-        return usageError("--sequence-parallel takes no value");
-      options.sequenceParallel = true;
-      continue;
-    }
-    if (flag == "o" || flag == "output") {
-      if (!take())
+    bool takesValue;
+    if (isOption(flag, takesValue)) {
+      if (!takesValue && hasValue)
+        return usageError("--" + flag + " takes no value");
+      if (takesValue && !take())
         return missing();
-      commandLine.output = value.str();
-    } else if (flag == "mesh") {
-      if (!take())
-        return missing();
-      options.mesh = value.str();
-    } else if (flag == "ranks") {
-      if (!take())
-        return missing();
-      if (!parseSize(value, options.ranks) || options.ranks < 1)
-        return usageError("--ranks=" + value + ": not a number of ranks");
-    } else if (flag == "dim") {
-      if (!take())
-        return missing();
-      if (!parseDim(value, options))
-        return usageError("--dim " + value + ": write NAME=SIZE");
-    } else if (flag == "dims" || flag == "const") {
-      if (!take())
-        return missing();
-      if (!parsePair(value,
-                     flag == "dims" ? options.dimRoles : options.constants))
-        return usageError("--" + flag + " " + value + ": write NAME=VALUE");
-    } else if (flag == "entry") {
-      if (!take())
-        return missing();
-      if (sawEntry) {
+      if (flag == "entry" && std::exchange(sawEntry, true)) {
         llvm::errs()
             << "dshard-opt: error: --entry " << value
             << ": several entry points in one plan are not built yet\n";
         return Parsed::badValue;
       }
-      sawEntry = true;
-      auto [name, dims] = value.split(':');
-      options.entry = name.str();
-      for (StringRef dim : llvm::split(dims, ','))
-        if (!dim.empty() && !parseDim(dim, options))
-          return usageError("--entry " + value + ": write NAME:DIM=SIZE,...");
-    } else if (flag == "tp-plan") {
-      if (!take())
-        return missing();
-      options.tensorParallelPlan = value.str();
-    } else if (flag == "cp-method") {
-      if (!take())
-        return missing();
-      options.contextMethod = value.str();
-    } else if (flag == "cp-layout") {
-      if (!take())
-        return missing();
-      options.contextLayout = value.str();
-    } else if (flag == "pp-split" || flag == "pp-schedule") {
-      if (!take() || value.empty())
-        return missing();
-      (flag == "pp-split" ? options.pipelineSplit : options.pipelineSchedule) =
-          value.str();
-    } else if (flag == "fsdp") {
-      if (!take())
-        return missing();
-      options.fsdp = value.str();
-    } else if (flag == "fsdp-unit") {
-      if (!take())
-        return missing();
-      options.fsdpUnit = value.str();
-    } else if (flag == "train") {
-      if (!take())
-        return missing();
-      if (value.empty())
-        return missing();
-      options.train = value.str();
-    } else if (flag == "micro-batches") {
-      if (!take())
-        return missing();
-      if (!parseSize(value, options.microBatches) || options.microBatches < 1)
-        return usageError("--micro-batches=" + value +
-                          ": not a number of micro-batches");
-    } else if (flag == "target") {
-      if (!take())
-        return missing();
-      options.target = value.str();
-    } else if (flag == "precision") {
-      if (!take())
-        return missing();
-      if (value != "model") {
-        llvm::errs() << "dshard-opt: error: --precision=" << value
-                     << " is not built yet; the default is model\n";
+      std::string error;
+      switch (setOption(options, flag, value, error)) {
+      case OptionStatus::set:
+        continue;
+      case OptionStatus::badValue:
+        llvm::errs() << "dshard-opt: error: " << error << "\n";
         return Parsed::badValue;
+      case OptionStatus::unknown:
+      case OptionStatus::badUsage:
+        return usageError(error);
       }
+    }
+    if (flag == "o" || flag == "output") {
+      if (!take())
+        return missing();
+      commandLine.output = value.str();
     } else if (flag == "to" || flag == "from") {
       if (!take())
         return missing();

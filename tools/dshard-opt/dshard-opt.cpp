@@ -2,6 +2,7 @@
 
 #include "CommandLine.h"
 #include "dshard/Conversion/DShardToPlan/DShardToPlan.h"
+#include "dshard/Pipelines/Options.h"
 #include "mlir/IR/AsmState.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/Diagnostics.h"
@@ -18,23 +19,7 @@ using namespace mlir;
 using namespace ::dshard::tool;
 
 static void printDiagnostic(const Diagnostic &diagnostic) {
-  static constexpr const char *severities[] = {"note", "warning", "error",
-                                               "remark"};
-  // Where it happened, in a user's words: the ONNX node and its file.
-  Location loc = diagnostic.getLocation();
-  std::string node = mlir::dshard::nodeOf(loc);
-  llvm::raw_ostream &os = llvm::errs();
-  os << "dshard-opt: " << severities[static_cast<int>(diagnostic.getSeverity())]
-     << ": ";
-  if (auto position = loc->findInstanceOf<FileLineColLoc>()) {
-    os << position.getFilename().getValue() << ":";
-    if (position.getLine()) // none: a model
-      os << position.getLine() << ":" << position.getColumn() << ":";
-    os << " ";
-  }
-  if (!node.empty())
-    os << "node '" << node << "': ";
-  os << diagnostic.str() << "\n";
+  llvm::errs() << "dshard-opt: " << mlir::dshard::describe(diagnostic) << "\n";
 }
 
 static int runCompiler(CommandLine &commandLine) {
