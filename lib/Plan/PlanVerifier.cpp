@@ -289,6 +289,10 @@ static Status verifySameTensor(const VerifyContext &context,
         (known->second->global()->dtype() != port->global()->dtype() ||
          !same(known->second->global()->dims(), port->global()->dims())))
       return fail(*port, "has two types on two stages");
+    if (const Sharding *sharding = port->sharding();
+        sharding && sharding->partial() && sharding->partial()->size() != 0)
+      return fail(*port, "is a partial input: every rank would take the whole "
+                         "value for its share of a sum");
   }
   std::set<uint32_t> outputs;
   for (const Port *port : *entry.outputs())

@@ -264,6 +264,11 @@ const std::vector<Case> &cases() {
          p.entries[0]->outputs[1]->name = p.entries[0]->outputs[0]->name;
        },
        "[plan_v9] entry 'run', 'out': there are two of this name"},
+      {"v9_partial_input",
+       [](PlanT &p) {
+         p.entries[0]->inputs[0]->sharding->partial = p.groups[0]->axes;
+       },
+       "[plan_v9] entry 'run', 'x': is a partial input"},
       {"v9_program", [](PlanT &p) { p.entries[0]->programs[0] = 0; },
        "[plan_v9] entry 'run', 'x': lies in program 1, which the entry does "
        "not run"},

@@ -42,6 +42,15 @@ LogicalResult Converter::run() {
             function.getResultAttrOfType<ShardingAttr>(r, shardingAttrName))
       if (sharding.isPartial())
         return function.emitError("result ") << r << " is still partial";
+  // A caller gives whole values: taken for shares of a sum they would count
+  // once per rank.
+  for (BlockArgument argument : function.getArguments())
+    if (auto sharding = function.getArgAttrOfType<ShardingAttr>(
+            argument.getArgNumber(), shardingAttrName);
+        sharding && sharding.isPartial() && !Weights::isState(argument))
+      return function.emitError("input '")
+             << nameOf(argument)
+             << "' is partial, but a caller gives whole values";
 
   program = plan::ProgramOp::create(
       plan.b, function.getLoc(), function.getName(), stageOf(function), 0, 0);

@@ -128,3 +128,14 @@ module attributes {dshard.mesh = #dshard.mesh<"pp"=2>} {
   // expected-error @+1 {{[convert_to_plan_c1] names stage 1 as "run.1", but its stages are not functions behind one another}}
   func.func private @run() attributes {dshard.stages = ["run.0", "run.1"]}
 }
+
+// -----
+
+// A random program: the plan would have added the whole input once per rank.
+module attributes {dshard.mesh = #dshard.mesh<"cp"=2>} {
+// expected-error @+1 {{input 'x' is partial, but a caller gives whole values}}
+func.func @partial(%x: tensor<4xf32> {dshard.name = "x", dshard.role = #dshard.role<input>, dshard.global = tensor<4xf32>, dshard.sharding = #dshard.sharding<[{} ], partial = {"cp"}, kind = sum>}) -> (tensor<4xf32> {dshard.name = "y", dshard.global = tensor<4xf32>, dshard.sharding = #dshard.sharding<[{} ]>}) attributes {dshard.spmd} {
+  %0 = dshard.all_reduce sum %x over ["cp"] why "input" {path = "", part = #dshard.part<forward>} : (tensor<4xf32>) -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+}
