@@ -194,12 +194,18 @@ std::string check(const Product &p) {
 } // namespace
 
 EMULATED int cublasLtCreate(void **handle) {
+  Call call;
+  if (call.injected)
+    return blasNotInitialized;
   static int something;
   *handle = &something;
   return blasSuccess;
 }
 EMULATED int cublasLtDestroy(void *) { return blasSuccess; }
-EMULATED size_t cublasLtGetVersion() { return 130000; }
+EMULATED size_t cublasLtGetVersion() {
+  Call call;
+  return static_cast<size_t>(call.engine.blasVersion);
+}
 EMULATED size_t cublasLtGetCudartVersion() { return 13000; }
 EMULATED const char *cublasLtGetStatusName(int status) {
   switch (status) {
@@ -387,7 +393,7 @@ EMULATED int cublasLtMatmul(void *, void *desc, const void *alpha,
                             const BlasAlgo *algo, void *workspace,
                             size_t workspaceBytes, void *streamHandle) {
   Call call;
-  if (call.engine.failed())
+  if (call.engine.failed() || call.injected)
     return blasExecutionFailed;
   if (!call.device() || !call.device()->memory)
     return blasNotInitialized;

@@ -13,7 +13,12 @@ namespace dshard::emulator {
 struct Call {
   Engine &engine = Engine::get();
   std::unique_lock<std::mutex> lock{engine.mutex};
-  Call() { engine.configure(); }
+  /// The entry point is the one that DSHARD_EMULATOR_FAIL names.
+  bool injected;
+  explicit Call(const char *name = __builtin_FUNCTION()) {
+    engine.configure();
+    injected = !engine.failing.empty() && engine.failing == name;
+  }
   Device *device() { return currentDevice(); }
   /// The stream behind a handle; null is the device's default stream.
   Stream *stream(void *handle) {
@@ -24,7 +29,9 @@ struct Call {
 /// The common refusals of a driver call; returns from the caller.
 #define NEED_NO_FAULT(call)                                                    \
   if ((call).engine.failed())                                                  \
-    return cuLaunchFailed;
+    return cuLaunchFailed;                                                     \
+  if ((call).injected)                                                         \
+    return cuUnknown;
 #define NEED_CONTEXT(call)                                                     \
   NEED_NO_FAULT(call)                                                          \
   if (!(call).device() || !(call).device()->memory)                            \

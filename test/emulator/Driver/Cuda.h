@@ -28,7 +28,8 @@ enum CuResult : int {
   cuNotFound = 500,
   cuNotReady = 600,
   cuLaunchFailed = 719,
-  cuNotSupported = 801
+  cuNotSupported = 801,
+  cuUnknown = 999
 };
 constexpr int streamNonBlocking = 1;
 constexpr int jitErrorLogBuffer = 5, jitErrorLogBufferBytes = 6;

@@ -13,7 +13,8 @@ EMULATED int cuInit(unsigned flags) {
   return call.engine.devices.empty() ? cuNoDevice : cuSuccess;
 }
 EMULATED int cuDriverGetVersion(int *version) {
-  *version = 13000;
+  Call call;
+  *version = call.engine.driverVersion;
   return cuSuccess;
 }
 EMULATED int cuDeviceGetCount(int *count) {
@@ -179,7 +180,7 @@ EMULATED int cuCtxSynchronize() {
   if (!call.engine.drain(call.lock, device))
     return cuLaunchFailed;
   for (auto &stream : device->streams)
-    device->host.join(stream->clock);
+    call.engine.hostHas(*device, stream->clock);
   return cuSuccess;
 }
 
@@ -207,7 +208,7 @@ EMULATED int cuMemFree_v2(uint64_t address) {
   // Freeing waits for the device's work, as cuMemFree does.
   if (!call.engine.failed() && call.engine.drain(call.lock, call.device()))
     for (auto &stream : call.device()->streams)
-      call.device()->host.join(stream->clock);
+      call.engine.hostHas(*call.device(), stream->clock);
   Range range = call.device()->memory->allocationOf(address);
   if (!call.device()->memory->release(address))
     return cuInvalidValue;
@@ -348,10 +349,10 @@ EMULATED void dshardEmulatorDeclareBuffers(const uint64_t *addresses,
   for (unsigned i = 0; i < count; ++i)
     ranges.push_back({addresses[i], addresses[i] + bytes[i], writable[i] != 0});
 }
-/// The first fault's text, or null. Not part of CUDA.
+/// All reports of the first fault, a line each, or null. Not part of CUDA.
 EMULATED const char *dshardEmulatorFault() {
   Call call;
-  return call.engine.failed() ? call.engine.keep(call.engine.fault()) : nullptr;
+  return call.engine.failed() ? call.engine.keep(call.engine.reports) : nullptr;
 }
 /// Everything anew, with the environment read again: for tests. No thread may
 /// be inside a call.

@@ -17,6 +17,11 @@ Device *&currentDevice() {
   thread_local Device *device = nullptr;
   return device;
 }
+/// What the calling thread has waited for, on any device.
+static Clock &threadClock() {
+  thread_local Clock clock;
+  return clock;
+}
 std::vector<Range> &declaredBuffers() {
   thread_local std::vector<Range> ranges;
   return ranges;
@@ -85,6 +90,13 @@ void Engine::configure() {
                 << 20;
   architecture = static_cast<int>(
       number(::dshard::Variable::EMULATOR_ARCHITECTURE, 90, 50, 200));
+  driverVersion = static_cast<int>(
+      number(::dshard::Variable::EMULATOR_DRIVER_VERSION, 13000, 0, 1 << 30));
+  blasVersion = static_cast<int>(number(
+      ::dshard::Variable::EMULATOR_CUBLASLT_VERSION, 130000, 0, 1 << 30));
+  ncclVersion = static_cast<int>(
+      number(::dshard::Variable::EMULATOR_NCCL_VERSION, 22800, 0, 1 << 30));
+  failing = environment(::dshard::Variable::EMULATOR_FAIL);
   timeout = static_cast<double>(
       number(::dshard::Variable::EMULATOR_TIMEOUT, 10, 1, 3600));
   for (int64_t i = 0; i < count; ++i) {
@@ -106,6 +118,8 @@ OperationPtr Engine::enqueue(Stream &stream, OperationPtr operation) {
   operation->stream = &stream;
   operation->sequence = ++sequence;
   operation->known = stream.device->host;
+  operation->known.join(threadClock());
+  operation->anybody = anyHost;
   Stream *standard = stream.device->streams[0].get();
   if (&stream == standard) {
     for (auto &other : stream.device->streams)
@@ -121,6 +135,30 @@ OperationPtr Engine::enqueue(Stream &stream, OperationPtr operation) {
   return operation;
 }
 
+void Engine::record(Operation &operation, const std::vector<Access> &touched,
+                    uint32_t count, const Clock &clock) {
+  Stream &stream = *operation.stream;
+  std::vector<Access> here, onHost;
+  for (const Access &access : touched)
+    (stream.device->memory->ownsAddress(access.begin) ? here : onHost)
+        .push_back(access);
+  std::string race =
+      history.record(here, stream.id, count, clock, operation.name);
+  if (race.empty() && !onHost.empty()) {
+    Clock wider = clock;
+    wider.join(operation.anybody);
+    race = history.record(onHost, stream.id, count, wider, operation.name);
+  }
+  if (!race.empty())
+    fail("device " + std::to_string(stream.device->index) + ": " + race);
+}
+
+void Engine::hostHas(Device &device, const Clock &clock) {
+  device.host.join(clock);
+  threadClock().join(clock);
+  anyHost.join(clock);
+}
+
 void Engine::finish(Operation &operation, const std::vector<Access> &touched) {
   Stream &stream = *operation.stream;
   Clock clock = operation.clock; // joined by meetings
@@ -129,10 +167,7 @@ void Engine::finish(Operation &operation, const std::vector<Access> &touched) {
   for (const OperationPtr &wait : operation.waits)
     clock.join(wait->clock);
   clock.set(stream.id, ++stream.count);
-  std::string race =
-      history.record(touched, stream.id, stream.count, clock, operation.name);
-  if (!race.empty())
-    fail("device " + std::to_string(stream.device->index) + ": " + race);
+  record(operation, touched, stream.count, clock);
   operation.clock = stream.clock = clock;
   operation.done = true;
   operation.waits.clear();
@@ -171,12 +206,7 @@ bool Engine::arrive(Operation &operation) {
     // What any member knew, all know afterwards; each is judged by its own.
     for (size_t i = 0; i < touched.size(); ++i) {
       Operation &one = *meeting->members[i].operation;
-      std::string race =
-          history.record(touched[i], one.stream->id, one.stream->count + 1,
-                         one.clock, one.name);
-      if (!race.empty())
-        fail("device " + std::to_string(one.stream->device->index) + ": " +
-             race);
+      record(one, touched[i], one.stream->count + 1, one.clock);
     }
     Clock all;
     for (Meeting::Member &member : meeting->members)
@@ -344,8 +374,13 @@ std::string Engine::describeQueues() const {
 void Engine::fail(const std::string &text) {
   if (failed())
     return;
-  faults.push_back(text);
   std::fprintf(stderr, "dshard: error: emulator: %s\n", text.c_str());
+  reports = text;
+  // The caller gets one line: the first report, and how many more there are.
+  size_t lines =
+      static_cast<size_t>(std::count(text.begin(), text.end(), '\n'));
+  faults.push_back(text.substr(0, text.find('\n')) +
+                   (lines ? " (and " + std::to_string(lines) + " more)" : ""));
   changed.notify_all();
 }
 
@@ -367,7 +402,9 @@ void Engine::reset() {
   functions.clear();
   hostMemory.clear();
   history.clear();
+  anyHost = threadClock() = Clock();
   faults.clear();
+  reports.clear();
   declaredBuffers().clear();
   currentDevice() = nullptr;
   configured = false;

@@ -56,8 +56,9 @@ struct Operation {
   Stream *stream = nullptr;
   uint64_t sequence = 0;
   std::vector<OperationPtr> waits;
-  Clock known; // what the host knew when it queued this
-  Clock clock; // once done
+  Clock known;   // what the host knew of the device when it queued this
+  Clock anybody; // what any host thread knew: for memory of the host
+  Clock clock;   // once done
   bool running = false, done = false, arrived = false;
   /// Runs without the engine's lock; adds what it touched; "" or an error.
   std::function<std::string(std::vector<Access> &touched)> run;
@@ -99,8 +100,8 @@ struct Device {
   int index = 0;
   std::unique_ptr<DeviceMemory> memory; // from the first retain on
   int retained = 0;
-  bool busy = false; // one operation at a time
-  Clock host;        // what the host thread has waited for
+  bool busy = false;                            // one operation at a time
+  Clock host;                                   // what was waited for on it
   std::vector<std::unique_ptr<Stream>> streams; // 0: the default stream
   std::vector<std::unique_ptr<LoadedModule>> modules;
 };
@@ -115,11 +116,16 @@ public:
   std::set<Function *> functions;
   std::map<uint64_t, HostAllocation> hostMemory;
   History history;
+  Clock anyHost; // what any thread has waited for
+  /// The calling thread has waited for what `clock` says.
+  void hostHas(Device &device, const Clock &clock);
 
   /// Number of devices, bytes each, architecture, seconds: the environment.
   void configure();
   bool configured = false;
   int architecture = 90;
+  int driverVersion = 0, blasVersion = 0, ncclVersion = 0;
+  std::string failing; // the entry point that is to fail
   uint64_t memoryBytes = 0;
   double timeout = 10;
 
@@ -141,7 +147,9 @@ public:
   /// Sets the fault unless there is one already.
   void fail(const std::string &text);
   bool failed() const { return !faults.empty(); }
+  /// One line.
   const std::string &fault() const { return faults.back(); }
+  std::string reports; // all of the fault, a line each
   /// Forgets faults, streams, memory and modules: for tests.
   void reset();
   void progress() { lastProgress = std::chrono::steady_clock::now(); }
@@ -150,6 +158,10 @@ public:
   const char *keep(const std::string &text);
 
 private:
+  /// Judges what the operation touched: memory of the host by what any thread
+  /// knew, since threads join and meet where nobody here can see it.
+  void record(Operation &operation, const std::vector<Access> &touched,
+              uint32_t count, const Clock &clock);
   void finish(Operation &operation, const std::vector<Access> &touched);
   bool arrive(Operation &operation);
   std::string describeQueues() const;

@@ -136,6 +136,12 @@ void reduce(int type, int operation, const std::vector<uint64_t> &from,
 }
 
 enum Kind { allReduce, allGather, reduceScatter, broadcast, reduceTo };
+const char *symbolName(Kind kind) {
+  static const char *names[] = {"ncclAllReduce", "ncclAllGather",
+                                "ncclReduceScatter", "ncclBroadcast",
+                                "ncclReduce"};
+  return names[kind];
+}
 const char *kindName(Kind kind) {
   static const char *names[] = {"all_reduce", "all_gather", "reduce_scatter",
                                 "broadcast", "reduce"};
@@ -261,7 +267,9 @@ bool overlaps(uint64_t a, uint64_t bytesA, uint64_t b, uint64_t bytesB) {
 
 int collective(Kind kind, const void *send, void *receive, uint64_t count,
                int type, int operation, int root, void *handle, void *stream) {
-  Call call;
+  Call call(symbolName(kind));
+  if (call.injected)
+    return ncclSystem;
   if (!handle)
     return ncclInvalidArgument;
   Communicator &me = *static_cast<Communicator *>(handle);
@@ -337,7 +345,9 @@ int collective(Kind kind, const void *send, void *receive, uint64_t count,
 
 int pairwise(bool isSend, uint64_t address, uint64_t count, int type, int peer,
              void *handle, void *stream) {
-  Call call;
+  Call call(isSend ? "ncclSend" : "ncclRecv");
+  if (call.injected)
+    return ncclSystem;
   if (!handle)
     return ncclInvalidArgument;
   Communicator &me = *static_cast<Communicator *>(handle);
@@ -432,7 +442,8 @@ int join(Call &call, std::shared_ptr<Clique> clique, int ranks, int rank,
 } // namespace
 
 EMULATED int ncclGetVersion(int *version) {
-  *version = 22800;
+  Call call;
+  *version = call.engine.ncclVersion;
   return ncclOk;
 }
 EMULATED int ncclGetUniqueId(NcclId *id) {
@@ -446,6 +457,8 @@ EMULATED int ncclCommInitRank(void **handle, int ranks, NcclId id, int rank) {
   Call call;
   if (call.engine.failed())
     return ncclUnhandledCuda;
+  if (call.injected)
+    return ncclSystem;
   if (!call.device() || !call.device()->memory)
     return ncclInvalidUsage;
   std::shared_ptr<Clique> &clique =

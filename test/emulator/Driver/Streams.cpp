@@ -104,9 +104,11 @@ EMULATED int cuMemcpyDtoHAsync_v2(void *destination, uint64_t source,
   OperationPtr operation = copy(call, *call.stream(handle), "copy to the host",
                                 to, source, bytes, nullptr);
   // A copy to pageable memory returns when it is done.
-  if (!isPinned(call.engine, to, bytes))
+  if (!isPinned(call.engine, to, bytes)) {
     if (!call.engine.waitFor(call.lock, operation))
       return cuLaunchFailed;
+    call.engine.hostHas(*call.device(), operation->clock);
+  }
   return cuSuccess;
 }
 EMULATED int cuMemcpyDtoDAsync_v2(uint64_t destination, uint64_t source,
@@ -207,7 +209,7 @@ EMULATED int cuStreamSynchronize(void *handle) {
   Stream &stream = *call.stream(handle);
   if (!call.engine.waitFor(call.lock, stream.last))
     return cuLaunchFailed;
-  stream.device->host.join(stream.clock);
+  call.engine.hostHas(*stream.device, stream.clock);
   return cuSuccess;
 }
 EMULATED int cuStreamQuery(void *handle) {
@@ -218,7 +220,7 @@ EMULATED int cuStreamQuery(void *handle) {
   NEED_NO_FAULT(call)
   if (!stream.queue.empty())
     return cuNotReady;
-  stream.device->host.join(stream.clock);
+  call.engine.hostHas(*stream.device, stream.clock);
   return cuSuccess;
 }
 EMULATED int cuStreamWaitEvent(void *handle, void *eventHandle, unsigned) {
@@ -281,7 +283,7 @@ EMULATED int cuEventSynchronize(void *handle) {
     return cuSuccess;
   if (!call.engine.waitFor(call.lock, operation))
     return cuLaunchFailed;
-  call.device()->host.join(operation->clock);
+  call.engine.hostHas(*call.device(), operation->clock);
   return cuSuccess;
 }
 EMULATED int cuEventQuery(void *handle) {
@@ -296,7 +298,7 @@ EMULATED int cuEventQuery(void *handle) {
   NEED_NO_FAULT(call)
   if (!event->operation->done)
     return cuNotReady;
-  call.device()->host.join(event->operation->clock);
+  call.engine.hostHas(*call.device(), event->operation->clock);
   return cuSuccess;
 }
 EMULATED int cuEventElapsedTime_v2(float *milliseconds, void *begin,

@@ -136,15 +136,19 @@ bool markShared(Warp &warp, const Instruction &instruction, unsigned lane,
                 uint64_t offset, unsigned bytes, AccessKind kind,
                 const void *value) {
   Launch &launch = *warp.launch;
-  bool inside = false;
+  const Range *inside = nullptr;
   for (const Range &range : launch.sharedRanges)
-    inside |= offset >= range.begin && offset + bytes <= range.end;
+    if (offset >= range.begin && offset + bytes <= range.end)
+      inside = &range;
   if (!inside) {
     launch.report(Fault::sharedBounds, instruction, warp, lane,
                   std::to_string(bytes) + " bytes at offset " +
                       std::to_string(offset));
     return false;
   }
+  // Generic instructions see addresses of several spaces: offsets of shared
+  // memory and addresses never overlap, so one remembered range serves both.
+  launch.rangeOf[&instruction - launch.kernel.code.data()] = *inside;
   unsigned shift = launch.sharedShift;
   SharedWord *word = launch.sharedWords + (offset >> shift);
   SharedWord *end = word + std::max(1u, bytes >> shift);
@@ -246,25 +250,6 @@ uint8_t *genericAccess(Warp &warp, const Instruction &instruction,
   if (window == localWindow)
     return localAccess(warp, instruction, lane, address & ~windowMask, bytes);
   return globalAccess(warp, instruction, lane, address, bytes, kind);
-}
-
-uint8_t *spaceAccess(Space space, Warp &warp, const Instruction &instruction,
-                     unsigned lane, uint64_t address, unsigned bytes,
-                     AccessKind kind, const void *value) {
-  switch (space) {
-  case Space::generic:
-    return genericAccess(warp, instruction, lane, address, bytes, kind, value);
-  case Space::global:
-  case Space::constant:
-    return globalAccess(warp, instruction, lane, address, bytes, kind);
-  case Space::shared:
-    return sharedAccess(warp, instruction, lane, address, bytes, kind, value);
-  case Space::local:
-    return localAccess(warp, instruction, lane, address, bytes);
-  case Space::param:
-    return parameterAccess(warp, instruction, lane, address, bytes);
-  }
-  return nullptr;
 }
 
 } // namespace dshard::emulator

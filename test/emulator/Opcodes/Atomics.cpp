@@ -91,9 +91,17 @@ void atomic(Warp &w, const Instruction &i, uint32_t mask) {
   forLanes(mask, [&](unsigned l) {
     uint64_t base = i.wideAddress ? w.lanes<uint64_t>(i.operand[9])[l]
                                   : w.lanes<uint32_t>(i.operand[9])[l];
-    uint8_t *at = spaceAccess(static_cast<Space>(i.target), w, i, l,
-                              base + static_cast<uint64_t>(i.immediate),
-                              sizeof(T), AccessKind::atomic, nullptr);
+    uint64_t address = base + static_cast<uint64_t>(i.immediate);
+    Space space = static_cast<Space>(i.target);
+    uint8_t *at =
+        space == Space::shared
+            ? spaceAccess<Space::shared>(w, i, l, address, sizeof(T),
+                                         AccessKind::atomic, nullptr)
+        : space == Space::global
+            ? spaceAccess<Space::global>(w, i, l, address, sizeof(T),
+                                         AccessKind::atomic, nullptr)
+            : spaceAccess<Space::generic>(w, i, l, address, sizeof(T),
+                                          AccessKind::atomic, nullptr);
     T old = T();
     if (at) {
       std::memcpy(&old, at, sizeof(T));

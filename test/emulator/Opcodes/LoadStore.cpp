@@ -19,6 +19,10 @@ template <typename T>
 inline void put(Warp &w, const Instruction &i, unsigned lane,
                 const uint8_t *from) {
   if (i.registerBytes == sizeof(T)) {
+    if (i.count == 1) {
+      std::memcpy(w.lanes<T>(i.operand[0]) + lane, from, sizeof(T));
+      return;
+    }
     for (unsigned k = 0; k < i.count; ++k)
       std::memcpy(w.lanes<T>(i.operand[k]) + lane, from + k * sizeof(T),
                   sizeof(T));
@@ -46,13 +50,27 @@ void load(Warp &w, const Instruction &i, uint32_t mask) {
   if constexpr (space == Space::param) {
     // The same for all lanes, nearly always.
     const uint8_t *from = parameterAccess(
-        w, i, __builtin_ctz(mask), addressOf(w, i, i.operand[9], 0), bytes);
+        w, i, __builtin_ctz(mask), addressOf(w, i, i.operand[9], __builtin_ctz(mask)),
+        bytes);
     forLanes(mask, [&](unsigned l) { put<T>(w, i, l, from ? from : zeros); });
     return;
   }
+  if constexpr (space == Space::shared) {
+    const SharedMarks marks(w, i);
+    const uint8_t *shared = w.launch->shared;
+    forLanes(mask, [&](unsigned l) {
+      uint64_t offset = addressOf(w, i, i.operand[9], l);
+      const uint8_t *from = shared + offset;
+      if ((offset & (bytes - 1)) ||
+          !marks.mark<AccessKind::read>(l, offset, bytes))
+        from = sharedAccess(w, i, l, offset, bytes, kind, nullptr);
+      put<T>(w, i, l, from ? from : zeros);
+    });
+    return;
+  }
   forLanes(mask, [&](unsigned l) {
-    const uint8_t *from = spaceAccess(
-        space, w, i, l, addressOf(w, i, i.operand[9], l), bytes, kind, nullptr);
+    const uint8_t *from = spaceAccess<space>(
+        w, i, l, addressOf(w, i, i.operand[9], l), bytes, kind, nullptr);
     put<T>(w, i, l, from ? from : zeros);
   });
 }
@@ -66,8 +84,14 @@ void store(Warp &w, const Instruction &i, uint32_t mask) {
       std::memcpy(value + k * sizeof(T),
                   w.lanes<uint8_t>(i.operand[k]) + l * i.registerBytes,
                   sizeof(T));
-    uint8_t *to = spaceAccess(space, w, i, l, addressOf(w, i, i.operand[9], l),
-                              bytes, AccessKind::write, value);
+    uint64_t address = addressOf(w, i, i.operand[9], l);
+    uint8_t *to;
+    if (space == Space::shared && !(address & (bytes - 1)) &&
+        SharedMarks(w, i).mark<AccessKind::write>(l, address, bytes))
+      to = w.launch->shared + address;
+    else
+      to =
+          spaceAccess<space>(w, i, l, address, bytes, AccessKind::write, value);
     if (to)
       std::memcpy(to, value, bytes);
   });
@@ -110,8 +134,8 @@ template <bool isLoad, Space space>
 void wide128(Warp &w, const Instruction &i, uint32_t mask) {
   forLanes(mask, [&](unsigned l) {
     Bits128 *value = w.lanes<Bits128>(i.operand[0]) + l;
-    uint8_t *at = spaceAccess(
-        space, w, i, l, addressOf(w, i, i.operand[9], l), 16,
+    uint8_t *at = spaceAccess<space>(
+        w, i, l, addressOf(w, i, i.operand[9], l), 16,
         isLoad ? (i.readOnly ? AccessKind::readOnly : AccessKind::read)
                : AccessKind::write,
         value);
