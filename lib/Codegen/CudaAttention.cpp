@@ -40,6 +40,7 @@ LogicalResult Emitter::emitCudaAttention(AttentionOp op, CudaKernelInfo &info) {
                        value = shapeOf(op.getValue());
   int64_t heads = query[1], rows = query[2], d = query[3], keys = key[2],
           dv = value[3], group = heads / key[1];
+  auto window = static_cast<int64_t>(op.getWindow());
   SmallVector<int64_t> places = {query[0], heads, rows};
   Type element = elementOf(op.getResult()), type = m.computeType(element);
   Type i32 = b.getI32Type();
@@ -126,12 +127,10 @@ LogicalResult Emitter::emitCudaAttention(AttentionOp op, CudaKernelInfo &info) {
     if (op.getCausal()) {
       end = own(
           m.max(own(m.min(addIndex(position, constantIndex(1)), end)), zero));
-      if (op.getWindow() >= 0)
-        first = own(
-            m.max(addIndex(position, constantIndex(1 - op.getWindow())), zero));
-    } else if (op.getWindow() >= 0) {
-      first = own(
-          m.max(addIndex(position, constantIndex(1 - op.getWindow())), zero));
+      if (window >= 0)
+        first = own(m.max(addIndex(position, constantIndex(1 - window)), zero));
+    } else if (window >= 0) {
+      first = own(m.max(addIndex(position, constantIndex(1 - window)), zero));
     }
 
     // The columns of the result that this lane adds up.

@@ -41,9 +41,6 @@ bool mlir::dshard::isCudaKernelOp(Operation *op) {
 // Threads
 //===----------------------------------------------------------------------===//
 
-/// Buffers are aligned so in plans for CUDA.
-constexpr int64_t bufferAlignment = 256;
-
 LogicalResult Emitter::beginCuda() {
   MLIRContext *context = b.getContext();
   Block &body = fused.getBody().front();
@@ -55,6 +52,8 @@ LogicalResult Emitter::beginCuda() {
       LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(context),
                                   SmallVector<Type>(count, pointer)));
   function.setCConv(LLVM::CConv::PTX_Kernel);
+  // Not said here: that buffers are aligned. Vectors below say it themselves,
+  // and LLVM would read beyond a buffer's end where it knows.
   Block *entry = function.addEntryBlock(b);
   b.setInsertionPointToEnd(entry);
   auto bytesOf = [](Value value) {
@@ -62,8 +61,6 @@ LogicalResult Emitter::beginCuda() {
     unsigned bits = type.getElementType().getIntOrFloatBitWidth();
     return type.getNumElements() * llvm::divideCeil(bits, 8);
   };
-  for (unsigned i = 0; i < count; ++i)
-    function.setArgAttr(i, "llvm.align", b.getI64IntegerAttr(bufferAlignment));
   for (BlockArgument argument : body.getArguments()) {
     unsigned i = argument.getArgNumber();
     pointers[argument] = entry->getArgument(i);
