@@ -1,6 +1,6 @@
 // Plans for GPUs without one: what is missing is said in one line, and a
 // hand-built plan (library calls, copies, streams, collectives) runs on the
-// emulator where it is built.
+// emulator.
 
 #include "Plan/HandBuiltPlan.h"
 #include "TestFolder.h"
@@ -101,7 +101,6 @@ TEST(Cuda, TargetsAreRead) {
   EXPECT_EQ(gpuArchitecture("cpu:x86-64-v3"), 0);
 }
 
-#ifdef DSHARD_EMULATOR
 namespace {
 Variables emulated(Variables more = {}) {
   Variables all = {{"DSHARD_CUDA_LIBRARY", DSHARD_EMULATOR},
@@ -172,4 +171,3 @@ TEST(Cuda, NoNccl) {
                              "names"))
       << message;
 }
-#endif

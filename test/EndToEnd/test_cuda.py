@@ -1,0 +1,156 @@
+"""Plans for GPUs on the emulator, which interprets the PTX that they carry: equal to onnxruntime and to the CPU's
+plan, and what is missing or does not fit is said in one line."""
+
+import numpy as np
+import pytest
+
+import tools
+
+TARGET = "--target=cuda:sm_90"
+
+
+@pytest.fixture
+def emulator(monkeypatch):
+    """emulator(DEVICES): the emulator in place of the driver, cuBLASLt and NCCL."""
+    library = tools.build_dir() / "test" / "emulator" / "libdshard-cuda-emulator.so"
+    assert library.exists(), f"{library} is missing: run scripts/build"
+
+    def use(devices):
+        for name in ["CUDA", "CUBLASLT", "NCCL"]:
+            monkeypatch.setenv(f"DSHARD_{name}_LIBRARY", str(library))
+        monkeypatch.setenv("DSHARD_EMULATOR_DEVICES", str(devices))
+
+    return use
+
+
+def ranks_of(mesh):
+    return int(np.prod([int(axis.split("=")[1]) for axis in mesh.split(",")])) if mesh else 1
+
+
+def check(ours, theirs):
+    assert ours.dtype == theirs.dtype
+    assert tools.largest_difference(ours, theirs) <= tools.tolerance(theirs)
+
+
+def run_on_both(model, mesh, dims, inputs, output, emulator, folder, *flags):
+    """The output of the CPU's plan and of the GPU's."""
+    results = []
+    for target in [[], [TARGET]]:
+        plan = folder / f"plan{len(results)}.dsplan"
+        tools.compile_plan(model, plan, mesh, dims, *flags, *target)
+        if target:
+            emulator(ranks_of(mesh))
+        outputs, _ = tools.run_plan(plan, inputs, [output], folder, "--repeat", "2")
+        results.append(outputs[output])
+    return results
+
+
+@pytest.mark.parametrize("mesh", ["", "tp=2", "dp_shard=2", "dp_replicate=2", "dp_shard=2,tp=2", "tp=4"])
+def test_mlp(mesh, filled, reference, emulator, tmp_path):
+    model = filled("mlp")
+    inputs = tools.mlp_inputs(16)
+    cpu, gpu = run_on_both(model, mesh, {"batch": 16}, inputs, "y", emulator, tmp_path)
+    check(gpu, cpu)
+    check(gpu, reference(model, 16, inputs)["y"])
+
+
+LLAMA = ["", "tp=2", "tp=2 --sequence-parallel", "dp_shard=2", "dp_replicate=2", "dp_shard=2,tp=2", "tp=4"]
+
+
+@pytest.mark.parametrize("mesh", LLAMA)
+def test_llama_small(mesh, filled, reference, emulator, tmp_path):
+    model = filled("llama-small")
+    inputs = tools.llama_inputs(256, 2, 16)
+    mesh, *flags = mesh.split(" ")
+    dims = {"batch": 2, "seq": 16}
+    cpu, gpu = run_on_both(model, mesh, dims, inputs, "logits", emulator, tmp_path, *flags)
+    check(gpu, cpu)
+    check(gpu, reference(model, "cuda", inputs)["logits"])
+
+
+@pytest.mark.parametrize("mesh", ["", "dp_shard=2", "dp_replicate=2,tp=2"])
+def test_mlp_training(mesh, filled, emulator, tmp_path):
+    """Losses and states after three steps are those of the CPU's plan."""
+    config = tmp_path / "train.json"
+    config.write_text('{"logits": "y"}')
+    draw = np.random.default_rng(0)
+    inputs = {"x": draw.standard_normal((3, 16, 64)).astype(np.float32), "labels": draw.integers(0, 64, (3, 16))}
+    results = []
+    for target in [[], [TARGET]]:
+        plan = tmp_path / "plan.dsplan"
+        tools.compile_plan(filled("mlp"), plan, mesh, {"batch": 16}, f"--train={config}", *target)
+        if target:
+            emulator(ranks_of(mesh))
+        saved = tmp_path / f"state{len(results)}"
+        flags = ["--entry=train_step", "--steps=3", f"--save-state={saved}"]
+        outputs, _ = tools.run_plan(plan, inputs, ["loss"], tmp_path, *flags)
+        results.append({path.name: np.load(path) for path in saved.glob("*.npy")} | outputs)
+    assert len(results[0]) > 12
+    assert results[0].keys() == results[1].keys()
+    for name, expected in results[0].items():
+        bound = 1e-5 * max(1e-3, float(np.abs(expected).max()))
+        assert tools.largest_difference(results[1][name], expected) <= bound, name
+
+
+#
+# What is refused, in one line
+#
+
+
+@pytest.fixture
+def mlp_plan(filled, tmp_path):
+    plan = tmp_path / "mlp.dsplan"
+    tools.compile_plan(filled("mlp"), plan, "tp=2", {"batch": 16}, TARGET)
+    return plan
+
+
+def refusal(plan):
+    done = tools.start("dshard-run", plan, "--input", "x=random")
+    assert done.status == 1
+    assert len(done.lines()) == 1
+    return done.lines()[0]
+
+
+def test_no_driver(mlp_plan, monkeypatch):
+    monkeypatch.setenv("DSHARD_CUDA_LIBRARY", "/nowhere/libcuda.so")
+    line = refusal(mlp_plan)
+    assert "cannot open the CUDA driver: looked for /nowhere/libcuda.so, which DSHARD_CUDA_LIBRARY names" in line
+    assert "compile for --target=cpu" in line
+
+
+@pytest.mark.parametrize("name,what", [("CUBLASLT", "cuBLASLt"), ("NCCL", "NCCL")])
+def test_no_library(name, what, mlp_plan, emulator, monkeypatch):
+    emulator(2)
+    monkeypatch.setenv(f"DSHARD_{name}_LIBRARY", "/nowhere/lib.so")
+    assert f"cannot open {what}: looked for /nowhere/lib.so" in refusal(mlp_plan)
+
+
+def test_too_few_gpus(mlp_plan, emulator):
+    emulator(1)
+    assert "the plan has 2 ranks, but there is 1 GPU" in refusal(mlp_plan)
+
+
+def test_older_gpu(mlp_plan, emulator, monkeypatch):
+    emulator(2)
+    monkeypatch.setenv("DSHARD_EMULATOR_ARCHITECTURE", "80")
+    line = refusal(mlp_plan)
+    assert "the plan is for cuda:sm_90, but GPU 0 (" in line
+    assert ") is sm_80; compile it with --target=cuda:sm_80" in line
+
+
+def test_too_little_memory(mlp_plan, emulator, monkeypatch):
+    emulator(2)
+    monkeypatch.setenv("DSHARD_EMULATOR_MEMORY", "16")
+    line = refusal(mlp_plan)
+    assert "has no memory for the states, arena and scratch of a rank: 32.1 MiB wanted, " in line
+    assert "missing; shard over more ranks" in line
+
+
+def test_unknown_target(filled, tmp_path):
+    model = filled("mlp")
+    flags = tools.compile_arguments(model, "", {"batch": 16})
+    done = tools.start("dshard-opt", *flags, "--target=cuda:sm_75", "-o", tmp_path / "x.dsplan")
+    assert done.status == 1
+    assert len(done.lines()) == 1
+    assert "cuda:sm_75" in done.lines()[0]
+    assert "cuda:sm_90" in done.lines()[0]
