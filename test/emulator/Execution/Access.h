@@ -30,36 +30,58 @@ bool markShared(Warp &warp, const Instruction &instruction, unsigned lane,
 bool reportMisaligned(Warp &warp, const Instruction &instruction, unsigned lane,
                       uint64_t address, unsigned bytes);
 
-/// The usual cases of markGlobal: nobody else was here. False: ask markGlobal.
-inline bool markGlobalFast(Warp &warp, unsigned lane, uint64_t address,
-                           unsigned bytes, AccessKind kind) {
-  Launch &launch = *warp.launch;
-  unsigned shift = launch.globalShift;
-  LaunchWord *word = launch.memory.word(address, shift);
-  LaunchWord *end = word + std::max(1u, bytes >> shift);
-  uint32_t block = launch.blockNumber + 1;
-  if (kind == AccessKind::write) {
-    uint32_t thread =
-        launch.blockNumber * launch.threads + 1 + warp.index * 32 + lane;
-    for (; word != end; ++word) {
-      if ((word->writer && word->writer != thread) ||
-          (word->reader && word->reader != block))
-        return false;
-      word->writer = thread;
+/// What the lanes of one access to global memory have in common, read once:
+/// stores to the shadow could change any of it as far as the compiler knows.
+struct GlobalMarks {
+  DeviceMemory &memory;
+  LaunchWord *words;
+  uint64_t origin, begin, end, page = ~0ull;
+  unsigned shift;
+  uint32_t block, first;
+  GlobalMarks(Warp &w, const Instruction &instruction)
+      : memory(w.launch->memory), words(memory.allWords()),
+        origin(memory.origin()), shift(w.launch->globalShift),
+        block(w.launch->blockNumber + 1),
+        first(w.launch->blockNumber * w.launch->threads + 1 + w.index * 32) {
+    const Range &range =
+        w.launch->rangeOf[&instruction - w.launch->kernel.code.data()];
+    begin = range.begin, end = range.end;
+  }
+  /// Bounds as the instruction met them last, and nobody else was here. False:
+  /// ask globalAccess; marking twice is harmless.
+  template <AccessKind kind>
+  __attribute__((always_inline)) bool mark(unsigned lane, uint64_t address,
+                                           unsigned bytes) {
+    if (address < begin || address + bytes > end)
+      return false;
+    uint64_t offset = address - origin;
+    if (offset >> DeviceMemory::pageShift != page) {
+      page = offset >> DeviceMemory::pageShift;
+      memory.touchPage(page);
+    }
+    LaunchWord *word = words + (offset >> shift);
+    const uint32_t thread = first + lane;
+    const uint32_t reader =
+        kind == AccessKind::readOnly ? block | readOnlyReader : block;
+    for (unsigned left = std::max(1u, bytes >> shift); left; --left, ++word) {
+      if constexpr (kind == AccessKind::write) {
+        if ((word->writer && word->writer != thread) ||
+            (word->reader && word->reader != block))
+          return false;
+        word->writer = thread;
+      } else {
+        if (word->writer)
+          return false;
+        if (word->reader != reader) {
+          uint32_t old = word->reader & ~readOnlyReader;
+          word->reader = (old == 0 || old == block ? block : manyReaders) |
+                         ((word->reader | reader) & readOnlyReader);
+        }
+      }
     }
     return true;
   }
-  if (kind == AccessKind::atomic)
-    return false;
-  uint32_t reader =
-      kind == AccessKind::readOnly ? block | readOnlyReader : block;
-  for (; word != end; ++word) {
-    if (word->writer || (word->reader && word->reader != reader))
-      return false;
-    word->reader = reader;
-  }
-  return true;
-}
+};
 
 inline uint8_t *globalAccess(Warp &warp, const Instruction &instruction,
                              unsigned lane, uint64_t address, unsigned bytes,
@@ -73,8 +95,7 @@ inline uint8_t *globalAccess(Warp &warp, const Instruction &instruction,
   if (address < range.begin || address + bytes > range.end)
     if (!findGlobalRange(warp, instruction, lane, address, bytes, kind))
       return nullptr;
-  if (!markGlobalFast(warp, lane, address, bytes, kind))
-    markGlobal(warp, instruction, lane, address, bytes, kind);
+  markGlobal(warp, instruction, lane, address, bytes, kind);
   return reinterpret_cast<uint8_t *>(address);
 }
 

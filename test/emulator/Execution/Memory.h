@@ -59,20 +59,23 @@ public:
   /// The entry of the granule at `address` (which this device owns).
   LaunchWord *word(uint64_t address, unsigned granuleShift) {
     uint64_t offset = address - reinterpret_cast<uint64_t>(base);
-    uint64_t page = offset >> pageShift;
+    touchPage(offset >> pageShift);
+    return words + (offset >> granuleShift);
+  }
+  uint64_t origin() const { return reinterpret_cast<uint64_t>(base); }
+  LaunchWord *allWords() { return words; }
+  /// Notes that an access lies in this page (4 KiB from the origin on).
+  void touchPage(uint64_t page) {
     if (!touched[page]) {
       touched[page] = 1;
       touchedPages.push_back(page);
     }
-    return words + (offset >> granuleShift);
   }
-  /// Marks the page of the last byte of an access that may cross pages.
-  void touch(uint64_t address) { word(address, 2); }
+  static constexpr unsigned pageShift = 12;
   /// The ranges touched since the last call, in order of address; clears them.
   std::vector<Access> takeTouched(unsigned granuleShift);
 
 private:
-  static constexpr unsigned pageShift = 12;
   static constexpr uint64_t gap = 512;
   uint8_t *base = nullptr;
   uint64_t capacity = 0, reserved = 0, used = 0;

@@ -3,6 +3,7 @@
 #include "Opcodes/Lanes.h"
 
 #include <cstring>
+#include <type_traits>
 
 namespace dshard::emulator {
 namespace {
@@ -50,8 +51,8 @@ void load(Warp &w, const Instruction &i, uint32_t mask) {
   if constexpr (space == Space::param) {
     // The same for all lanes, nearly always.
     const uint8_t *from = parameterAccess(
-        w, i, __builtin_ctz(mask), addressOf(w, i, i.operand[9], __builtin_ctz(mask)),
-        bytes);
+        w, i, __builtin_ctz(mask),
+        addressOf(w, i, i.operand[9], __builtin_ctz(mask)), bytes);
     forLanes(mask, [&](unsigned l) { put<T>(w, i, l, from ? from : zeros); });
     return;
   }
@@ -68,6 +69,19 @@ void load(Warp &w, const Instruction &i, uint32_t mask) {
     });
     return;
   }
+  if constexpr (space == Space::global) {
+    GlobalMarks marks(w, i);
+    forLanes(mask, [&](unsigned l) {
+      uint64_t address = addressOf(w, i, i.operand[9], l);
+      const uint8_t *from = reinterpret_cast<const uint8_t *>(address);
+      if ((address & (bytes - 1)) ||
+          !(i.readOnly ? marks.mark<AccessKind::readOnly>(l, address, bytes)
+                       : marks.mark<AccessKind::read>(l, address, bytes)))
+        from = globalAccess(w, i, l, address, bytes, kind);
+      put<T>(w, i, l, from ? from : zeros);
+    });
+    return;
+  }
   forLanes(mask, [&](unsigned l) {
     const uint8_t *from = spaceAccess<space>(
         w, i, l, addressOf(w, i, i.operand[9], l), bytes, kind, nullptr);
@@ -75,9 +89,25 @@ void load(Warp &w, const Instruction &i, uint32_t mask) {
   });
 }
 
+/// Marks the store and tells where it goes; null after a report.
+template <Space space, typename Marks>
+inline uint8_t *target(Marks &marks, Warp &w, const Instruction &i,
+                       unsigned lane, uint64_t address, unsigned bytes,
+                       const uint8_t *value) {
+  if constexpr (space == Space::shared || space == Space::global)
+    if (!(address & (bytes - 1)) &&
+        marks.template mark<AccessKind::write>(lane, address, bytes))
+      return space == Space::shared ? w.launch->shared + address
+                                    : reinterpret_cast<uint8_t *>(address);
+  return spaceAccess<space>(w, i, lane, address, bytes, AccessKind::write,
+                            value);
+}
+
 template <typename T, Space space>
 void store(Warp &w, const Instruction &i, uint32_t mask) {
   const unsigned bytes = sizeof(T) * i.count;
+  std::conditional_t<space == Space::shared, SharedMarks, GlobalMarks> marks(w,
+                                                                             i);
   forLanes(mask, [&](unsigned l) {
     alignas(16) uint8_t value[64];
     for (unsigned k = 0; k < i.count; ++k)
@@ -85,14 +115,7 @@ void store(Warp &w, const Instruction &i, uint32_t mask) {
                   w.lanes<uint8_t>(i.operand[k]) + l * i.registerBytes,
                   sizeof(T));
     uint64_t address = addressOf(w, i, i.operand[9], l);
-    uint8_t *to;
-    if (space == Space::shared && !(address & (bytes - 1)) &&
-        SharedMarks(w, i).mark<AccessKind::write>(l, address, bytes))
-      to = w.launch->shared + address;
-    else
-      to =
-          spaceAccess<space>(w, i, l, address, bytes, AccessKind::write, value);
-    if (to)
+    if (uint8_t *to = target<space>(marks, w, i, l, address, bytes, value))
       std::memcpy(to, value, bytes);
   });
 }

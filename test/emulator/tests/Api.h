@@ -26,6 +26,7 @@ int cuMemFreeHost(void *);
 int cuMemcpyHtoDAsync_v2(uint64_t, const void *, size_t, void *);
 int cuMemcpyDtoHAsync_v2(void *, uint64_t, size_t, void *);
 int cuMemcpyDtoDAsync_v2(uint64_t, uint64_t, size_t, void *);
+int cuMemcpy2DAsync_v2(const dshard::emulator::CuCopyRows *, void *);
 int cuMemsetD8Async(uint64_t, unsigned char, size_t, void *);
 int cuMemsetD32Async(uint64_t, unsigned, size_t, void *);
 int cuStreamCreate(void **, unsigned);

@@ -68,8 +68,9 @@ TEST_F(Parser, refusesATruncatedText) {
     int result = cuModuleLoadDataEx(&module, text.substr(0, cut).c_str(), 2,
                                     options, values);
     // A cut between two kernels leaves a module, anything else is refused.
-    if (result)
+    if (result) {
       EXPECT_NE(std::string(log).find("ptx line"), std::string::npos);
+    }
   }
 }
 

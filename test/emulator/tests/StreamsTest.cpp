@@ -129,6 +129,54 @@ TEST_F(Streams, freedMemoryIsOutOfBounds) {
   EXPECT_EQ(cuCtxSynchronize(), cuLaunchFailed);
   EXPECT_FAULT(fault(), "out of bounds");
 }
+TEST_F(Streams, theThreadKnowsWhatItWaitedForOnAnyDevice) {
+  // One thread collects from two devices into the same pinned bytes.
+  void *host = nullptr;
+  ASSERT_EQ(cuMemAllocHost_v2(&host, 128), 0);
+  cuMemcpyDtoHAsync_v2(host, buffer, 128, first);
+  cuStreamSynchronize(first);
+  use(1);
+  void *elsewhere = nullptr;
+  cuStreamCreate(&elsewhere, 1);
+  uint64_t there = allocate(128);
+  cuMemcpyDtoHAsync_v2(host, there, 128, elsewhere);
+  EXPECT_EQ(cuStreamSynchronize(elsewhere), 0) << fault();
+  // Without the wait it is a race.
+  use(0);
+  cuMemcpyDtoHAsync_v2(host, buffer, 128, first);
+  cuMemcpyDtoHAsync_v2(host, buffer, 128, second);
+  EXPECT_EQ(cuCtxSynchronize(), cuLaunchFailed);
+}
+TEST_F(Streams, rowsAreCopiedWithTheirPitch) {
+  std::vector<uint32_t> words;
+  for (uint32_t i = 0; i < 64; ++i)
+    words.push_back(i);
+  uint64_t from = upload(words);
+  CuCopyRows rows = {};
+  rows.fromKind = rows.toKind = 2;
+  rows.fromDevice = from + 4;
+  rows.fromPitch = 32;
+  rows.toDevice = buffer;
+  rows.toPitch = 8;
+  rows.width = 8;
+  rows.height = 8;
+  EXPECT_EQ(cuMemcpy2DAsync_v2(&rows, first), 0);
+  EXPECT_EQ(cuStreamSynchronize(first), 0) << fault();
+  std::vector<uint32_t> got = download<uint32_t>(buffer, 16);
+  for (uint32_t i = 0; i < 16; ++i)
+    EXPECT_EQ(got[i], i / 2 * 8 + 1 + i % 2);
+  rows.height = 9;
+  EXPECT_EQ(cuMemcpy2DAsync_v2(&rows, first), cuInvalidValue);
+  EXPECT_FAULT(fault(), "copy of rows: out of bounds");
+}
+TEST_F(Streams, anInjectedFailure) {
+  setenv("DSHARD_EMULATOR_FAIL", "cuMemAlloc_v2", 1);
+  dshardEmulatorReset();
+  unsetenv("DSHARD_EMULATOR_FAIL");
+  use(0);
+  uint64_t address = 0;
+  EXPECT_EQ(cuMemAlloc_v2(&address, 16), cuUnknown);
+}
 TEST_F(Streams, memoryEnds) {
   setenv("DSHARD_EMULATOR_MEMORY", "1", 1);
   dshardEmulatorReset();
