@@ -52,7 +52,7 @@ std::string History::record(const std::vector<Access> &accesses,
       }
       // Holes become segments of their own.
       if (covered < at->first)
-        segments.emplace(covered, Segment{at->first, {}, {self}});
+        segments.emplace(covered, Segment{at->first, Touch(), {self}});
       covered = segment.end;
       bool known = false;
       for (Touch &reader : segment.readers)
@@ -67,7 +67,7 @@ std::string History::record(const std::vector<Access> &accesses,
     if (access.write)
       segments.emplace(access.begin, Segment{access.end, self, {}});
     else if (covered < access.end)
-      segments.emplace(covered, Segment{access.end, {}, {self}});
+      segments.emplace(covered, Segment{access.end, Touch(), {self}});
   }
   return error;
 }

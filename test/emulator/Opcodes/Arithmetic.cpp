@@ -40,6 +40,34 @@ struct MadLow {
                           static_cast<Wide<T>>(c));
   }
 };
+/// fma.rn.f32 where the host has the instruction; the library's fmaf is slow.
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"))) void fmaF32(Warp &w, const Instruction &i,
+                                                uint32_t mask) {
+  float *d = w.lanes<float>(i.operand[0]);
+  const float *a = w.lanes<float>(i.operand[1]);
+  const float *b = w.lanes<float>(i.operand[2]);
+  const float *c = w.lanes<float>(i.operand[3]);
+  if (mask == 0xffffffffu) {
+    INDEPENDENT_LANES
+    for (unsigned l = 0; l < 32; ++l)
+      d[l] = __builtin_fmaf(a[l], b[l], c[l]);
+    return;
+  }
+  for (; mask; mask &= mask - 1) {
+    unsigned l = static_cast<unsigned>(__builtin_ctz(mask));
+    d[l] = __builtin_fmaf(a[l], b[l], c[l]);
+  }
+}
+Handler fastFma() {
+  return __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx2")
+             ? fmaF32
+             : nullptr;
+}
+#else
+Handler fastFma() { return nullptr; }
+#endif
+
 struct FmaRelu {
   template <typename T> static T run(T a, T b, T c) {
     T value = Fma::run(a, b, c);
@@ -343,6 +371,8 @@ bool decode_fma(Decoding &d) {
   Rounding rounding = takeRounding(d);
   bool ftz = d.take("ftz"), sat = d.take("sat"), relu = d.take("relu");
   Handler handler = pickFloat<Fma, Apply3>(type, ftz);
+  if (type == Type::f32 && !ftz && fastFma())
+    handler = fastFma();
   if (relu)
     handler = type == Type::f32 || type == Type::f64
                   ? nullptr

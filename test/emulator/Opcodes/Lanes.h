@@ -9,6 +9,13 @@
 
 namespace dshard::emulator {
 
+/// Before a loop over lanes whose registers are the same or do not overlap.
+#if defined(__clang__)
+#define INDEPENDENT_LANES _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define INDEPENDENT_LANES _Pragma("GCC ivdep")
+#endif
+
 /// Calls `f(lane)` for every lane of `mask`.
 template <typename F> inline void forLanes(uint32_t mask, F f) {
   if (mask == 0xffffffffu) {
@@ -25,14 +32,32 @@ template <typename D, typename A, typename F>
 void unary(Warp &warp, const Instruction &i, uint32_t mask) {
   D *d = warp.lanes<D>(i.operand[0]);
   const A *a = warp.lanes<A>(i.operand[1]);
-  forLanes(mask, [&](unsigned l) { d[l] = F::run(a[l]); });
+  if (mask == 0xffffffffu) {
+    INDEPENDENT_LANES
+    for (unsigned l = 0; l < 32; ++l)
+      d[l] = F::run(a[l]);
+    return;
+  }
+  for (; mask; mask &= mask - 1) {
+    unsigned l = static_cast<unsigned>(__builtin_ctz(mask));
+    d[l] = F::run(a[l]);
+  }
 }
 template <typename D, typename A, typename B, typename F>
 void binary(Warp &warp, const Instruction &i, uint32_t mask) {
   D *d = warp.lanes<D>(i.operand[0]);
   const A *a = warp.lanes<A>(i.operand[1]);
   const B *b = warp.lanes<B>(i.operand[2]);
-  forLanes(mask, [&](unsigned l) { d[l] = F::run(a[l], b[l]); });
+  if (mask == 0xffffffffu) {
+    INDEPENDENT_LANES
+    for (unsigned l = 0; l < 32; ++l)
+      d[l] = F::run(a[l], b[l]);
+    return;
+  }
+  for (; mask; mask &= mask - 1) {
+    unsigned l = static_cast<unsigned>(__builtin_ctz(mask));
+    d[l] = F::run(a[l], b[l]);
+  }
 }
 template <typename D, typename A, typename B, typename C, typename F>
 void ternary(Warp &warp, const Instruction &i, uint32_t mask) {
@@ -40,7 +65,16 @@ void ternary(Warp &warp, const Instruction &i, uint32_t mask) {
   const A *a = warp.lanes<A>(i.operand[1]);
   const B *b = warp.lanes<B>(i.operand[2]);
   const C *c = warp.lanes<C>(i.operand[3]);
-  forLanes(mask, [&](unsigned l) { d[l] = F::run(a[l], b[l], c[l]); });
+  if (mask == 0xffffffffu) {
+    INDEPENDENT_LANES
+    for (unsigned l = 0; l < 32; ++l)
+      d[l] = F::run(a[l], b[l], c[l]);
+    return;
+  }
+  for (; mask; mask &= mask - 1) {
+    unsigned l = static_cast<unsigned>(__builtin_ctz(mask));
+    d[l] = F::run(a[l], b[l], c[l]);
+  }
 }
 
 /// An operation on one number, applied to both halves of a pair.

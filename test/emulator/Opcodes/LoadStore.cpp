@@ -2,6 +2,7 @@
 #include "Execution/Access.h"
 #include "Opcodes/Lanes.h"
 
+#include <algorithm>
 #include <cstring>
 #include <type_traits>
 
@@ -53,40 +54,46 @@ void load(Warp &w, const Instruction &i, uint32_t mask) {
     const uint8_t *from = parameterAccess(
         w, i, __builtin_ctz(mask),
         addressOf(w, i, i.operand[9], __builtin_ctz(mask)), bytes);
-    forLanes(mask, [&](unsigned l) { put<T>(w, i, l, from ? from : zeros); });
+    forLanes(
+        mask, [&](unsigned l) __attribute__((always_inline)) {
+          put<T>(w, i, l, from ? from : zeros);
+        });
     return;
   }
   if constexpr (space == Space::shared) {
     const SharedMarks marks(w, i);
     const uint8_t *shared = w.launch->shared;
-    forLanes(mask, [&](unsigned l) {
-      uint64_t offset = addressOf(w, i, i.operand[9], l);
-      const uint8_t *from = shared + offset;
-      if ((offset & (bytes - 1)) ||
-          !marks.mark<AccessKind::read>(l, offset, bytes))
-        from = sharedAccess(w, i, l, offset, bytes, kind, nullptr);
-      put<T>(w, i, l, from ? from : zeros);
-    });
+    forLanes(
+        mask, [&](unsigned l) __attribute__((always_inline)) {
+          uint64_t offset = addressOf(w, i, i.operand[9], l);
+          const uint8_t *from = shared + offset;
+          if ((offset & (bytes - 1)) ||
+              !marks.mark<AccessKind::read>(l, offset, bytes))
+            from = sharedAccess(w, i, l, offset, bytes, kind, nullptr);
+          put<T>(w, i, l, from ? from : zeros);
+        });
     return;
   }
   if constexpr (space == Space::global) {
     GlobalMarks marks(w, i);
-    forLanes(mask, [&](unsigned l) {
-      uint64_t address = addressOf(w, i, i.operand[9], l);
-      const uint8_t *from = reinterpret_cast<const uint8_t *>(address);
-      if ((address & (bytes - 1)) ||
-          !(i.readOnly ? marks.mark<AccessKind::readOnly>(l, address, bytes)
-                       : marks.mark<AccessKind::read>(l, address, bytes)))
-        from = globalAccess(w, i, l, address, bytes, kind);
-      put<T>(w, i, l, from ? from : zeros);
-    });
+    forLanes(
+        mask, [&](unsigned l) __attribute__((always_inline)) {
+          uint64_t address = addressOf(w, i, i.operand[9], l);
+          const uint8_t *from = reinterpret_cast<const uint8_t *>(address);
+          if ((address & (bytes - 1)) ||
+              !(i.readOnly ? marks.mark<AccessKind::readOnly>(l, address, bytes)
+                           : marks.mark<AccessKind::read>(l, address, bytes)))
+            from = globalAccess(w, i, l, address, bytes, kind);
+          put<T>(w, i, l, from ? from : zeros);
+        });
     return;
   }
-  forLanes(mask, [&](unsigned l) {
-    const uint8_t *from = spaceAccess<space>(
-        w, i, l, addressOf(w, i, i.operand[9], l), bytes, kind, nullptr);
-    put<T>(w, i, l, from ? from : zeros);
-  });
+  forLanes(
+      mask, [&](unsigned l) __attribute__((always_inline)) {
+        const uint8_t *from = spaceAccess<space>(
+            w, i, l, addressOf(w, i, i.operand[9], l), bytes, kind, nullptr);
+        put<T>(w, i, l, from ? from : zeros);
+      });
 }
 
 /// Marks the store and tells where it goes; null after a report.
@@ -105,19 +112,21 @@ inline uint8_t *target(Marks &marks, Warp &w, const Instruction &i,
 
 template <typename T, Space space>
 void store(Warp &w, const Instruction &i, uint32_t mask) {
-  const unsigned bytes = sizeof(T) * i.count;
+  const unsigned count = std::min<unsigned>(i.count, 8);
+  const unsigned bytes = sizeof(T) * count;
   std::conditional_t<space == Space::shared, SharedMarks, GlobalMarks> marks(w,
                                                                              i);
-  forLanes(mask, [&](unsigned l) {
-    alignas(16) uint8_t value[64];
-    for (unsigned k = 0; k < i.count; ++k)
-      std::memcpy(value + k * sizeof(T),
-                  w.lanes<uint8_t>(i.operand[k]) + l * i.registerBytes,
-                  sizeof(T));
-    uint64_t address = addressOf(w, i, i.operand[9], l);
-    if (uint8_t *to = target<space>(marks, w, i, l, address, bytes, value))
-      std::memcpy(to, value, bytes);
-  });
+  forLanes(
+      mask, [&](unsigned l) __attribute__((always_inline)) {
+        alignas(16) uint8_t value[64];
+        for (unsigned k = 0; k < count; ++k)
+          std::memcpy(value + k * sizeof(T),
+                      w.lanes<uint8_t>(i.operand[k]) + l * i.registerBytes,
+                      sizeof(T));
+        uint64_t address = addressOf(w, i, i.operand[9], l);
+        if (uint8_t *to = target<space>(marks, w, i, l, address, bytes, value))
+          std::memcpy(to, value, bytes);
+      });
 }
 
 template <typename T, bool isLoad> Handler pickSpace(Space space) {
@@ -155,22 +164,23 @@ template <bool isLoad> Handler pickBytes(unsigned bytes, Space space) {
 /// b128 registers are pairs of 64-bit words side by side.
 template <bool isLoad, Space space>
 void wide128(Warp &w, const Instruction &i, uint32_t mask) {
-  forLanes(mask, [&](unsigned l) {
-    Bits128 *value = w.lanes<Bits128>(i.operand[0]) + l;
-    uint8_t *at = spaceAccess<space>(
-        w, i, l, addressOf(w, i, i.operand[9], l), 16,
-        isLoad ? (i.readOnly ? AccessKind::readOnly : AccessKind::read)
-               : AccessKind::write,
-        value);
-    if (isLoad) {
-      if (at)
-        std::memcpy(value, at, 16);
-      else
-        *value = {0, 0};
-    } else if (at) {
-      std::memcpy(at, value, 16);
-    }
-  });
+  forLanes(
+      mask, [&](unsigned l) __attribute__((always_inline)) {
+        Bits128 *value = w.lanes<Bits128>(i.operand[0]) + l;
+        uint8_t *at = spaceAccess<space>(
+            w, i, l, addressOf(w, i, i.operand[9], l), 16,
+            isLoad ? (i.readOnly ? AccessKind::readOnly : AccessKind::read)
+                   : AccessKind::write,
+            value);
+        if (isLoad) {
+          if (at)
+            std::memcpy(value, at, 16);
+          else
+            *value = {0, 0};
+        } else if (at) {
+          std::memcpy(at, value, 16);
+        }
+      });
 }
 template <bool isLoad> Handler pick128(Space space) {
   switch (space) {
