@@ -40,11 +40,21 @@ def test_mlp_is_onnxruntimes(dshard, filled, tp):
         check(plan.run(inputs)["y"], tools.onnxruntime_outputs(filled("mlp"), inputs)["y"])
 
 
-@pytest.mark.parametrize("mesh", [None, "tp=2", {"dp_shard": 2, "tp": 2}])
-def test_llama_is_onnxruntimes(dshard, filled, mesh):
+LLAMA_MESHES = [
+    (None, {}),
+    ("tp=1", {}),
+    ("tp=2", {"sequence_parallel": True}),
+    ({"dp_shard": 2, "tp": 2}, {"fsdp": "none"}),
+    ({"pp": 2}, {"micro_batches": 2}),  # inputs that both stages read
+]
+
+
+@pytest.mark.parametrize("mesh,options", LLAMA_MESHES, ids=str)
+def test_llama_is_onnxruntimes(dshard, filled, mesh, options):
     model = filled("llama-small")
     inputs = tools.llama_inputs(256, 2, 16)
-    plan = dshard.compile(model, mesh=mesh, dims={"batch": 2, "seq": 16}, sequence_parallel=False)
+    plan = dshard.compile(model, mesh=mesh, dims={"batch": 2, "seq": 16}, **options)
+    assert set(plan.inputs) == set(inputs)
     check(plan.run(inputs)["logits"], tools.onnxruntime_outputs(model, inputs)["logits"])
 
 
@@ -78,6 +88,13 @@ def test_a_temporary_plan_is_removed_with_its_object(dshard, filled):
     assert os.path.exists(path)
     del plan
     assert not os.path.exists(os.path.dirname(path))
+
+
+def test_remarks_are_logged(dshard, caplog):
+    """The compiler's remarks go to the logger "dshard", not to standard error."""
+    caplog.set_level("INFO", "dshard")
+    dshard.compile(tools.MODELS / "mlp.onnx", dims={"batch": 1})
+    assert any("its weights are recorded without identity" in text for text in caplog.messages)
 
 
 def test_arrays_of_any_layout(mlp):
