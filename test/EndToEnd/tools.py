@@ -1,5 +1,6 @@
 """Run dshard's command line and onnxruntime; used by the tests and by the demo."""
 
+import contextlib
 import dataclasses
 import importlib.machinery
 import importlib.util
@@ -139,6 +140,25 @@ def run_plan(plan, inputs, outputs, folder, *flags, **options):
     done = run("dshard-run", *arguments, "--report=json", *flags, **options)
     results = {name: np.load(folder / f"out-{name}.npy") for name in outputs}
     return results, json.loads(done.stdout)
+
+
+@contextlib.contextmanager
+def emulated_gpus(count):
+    """Lets the runtime find the emulator in place of the CUDA driver, cuBLASLt and NCCL."""
+    library = build_dir() / "test" / "emulator" / "libdshard-cuda-emulator.so"
+    assert library.exists(), f"{library} is missing: run scripts/build"
+    values = {f"DSHARD_{name}_LIBRARY": str(library) for name in ["CUDA", "CUBLASLT", "NCCL"]}
+    values["DSHARD_EMULATOR_DEVICES"] = str(count)
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def plan_stat(plan):

@@ -75,6 +75,9 @@ class Base:
     def make_llama_context_gather(self, filled):
         self.llama(filled, "cp=4", "--fsdp=none", "--cp-method=all_gather")
 
+    def make_llama_cuda(self, filled):
+        self.llama(filled, "tp=2", "--target=cuda:sm_90")
+
     def make_train(self, filled):
         """The steps that test_training.py compares with PyTorch's."""
         self.theirs = tools.training_reference("llama-small")
@@ -158,6 +161,12 @@ def execution(base, text):
     return None
 
 
+def emulation(base, text):
+    """The same on emulated GPUs, which interpret the plan's PTX."""
+    with tools.emulated_gpus(2):
+        return execution(base, text)
+
+
 def pytorch(base, text):
     """Some training steps in fp64, against PyTorch's losses, gradients and parameters."""
     try:
@@ -193,7 +202,9 @@ PYTORCH = "test/EndToEnd/test_training.py"
 TRAINING = "test/EndToEnd/test_training_runs.py"
 TRAIN_GATE = "test/Transforms/Train/verify-train.mlir"
 EXECUTION = "test/EndToEnd/test_against_onnxruntime.py"
+EMULATION = "test/EndToEnd/test_cuda.py"
 CHECKS = {
+    EMULATION: ("plan", emulation),
     PASSES: ("local", value),
     RANDOM: ("local", value),
     PYTORCH: ("train", pytorch),

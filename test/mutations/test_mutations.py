@@ -6,6 +6,7 @@ import pytest
 
 from bases import CHECKS, Base
 from mutations import MUTATIONS
+import cuda_mutations  # noqa: F401: registers its mutations
 import training_mutations  # noqa: F401: registers its mutations
 
 import tools

@@ -26,7 +26,15 @@ struct Pending {
 class Assigner {
 public:
   explicit Assigner(plan::ProgramOp program) : program(program) {}
-  void run() { block(program.getBody().front()); }
+  void run() {
+    Block &body = program.getBody().front();
+    block(body);
+    // The next run of the program, or of another one, begins behind all of it.
+    if (!pending.empty()) {
+      OpBuilder end = OpBuilder::atBlockEnd(&body);
+      waitForAll(end, &body.back());
+    }
+  }
 
 private:
   void block(Block &block);

@@ -96,10 +96,13 @@ Status CudaDevice::loadKernels(const plan::Reader &reader) {
     void *values[] = {log, reinterpret_cast<void *>(sizeof(log) - 1)};
     Module module = nullptr;
     int result = driver.moduleLoad(&module, text, 2, names, values);
-    if (Status status = driver.check(result, "cuModuleLoadDataEx"); !status)
+    if (Status status = driver.check(result, "cuModuleLoadDataEx"); !status) {
+      std::string said = log;
+      said = said.substr(0, said.find('\n'));
       return Status::error(
           name() + " does not take the plan's code: " + status.message() +
-          (log[0] ? ": " : "") + split(log, '\n').front());
+          (said.empty() ? "" : ": ") + said);
+    }
     modules.push_back(module);
   }
   for (const plan::Kernel *kernel : *plan.kernels()) {

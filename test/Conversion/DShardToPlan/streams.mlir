@@ -19,12 +19,14 @@ module attributes {dshard.mesh = #dshard.mesh<"dp_shard"=2, "tp"=2>} {
 // CHECK-NEXT: plan.wait {event = 1}
 // CHECK-NOT: stream
 // CHECK-NEXT: plan.matmul lhs(%[[P]])
-// A second group has a stream of its own; at the end of the program the host waits for all.
+// A second group has a stream of its own; a program ends on stream 0.
 // CHECK-NEXT: plan.record {event = 2}
 // CHECK-NEXT: plan.wait {event = 2} {{.*}}{stream = 2 : i64}
 // CHECK-NEXT: plan.all_gather {{.*}}{stream = 2 : i64}
 // CHECK-NEXT: plan.record {event = 3} {{.*}}{stream = 2 : i64}
-// CHECK-NOT: plan.wait
+// CHECK-NEXT: plan.wait {event = 3}
+// CHECK-NOT: stream
+// CHECK: plan.entry
 func.func @run(%x: tensor<4x32xf32> {dshard.name = "x", dshard.role = #dshard.role<input>, dshard.global = tensor<8x64xf32>, dshard.sharding = #dshard.sharding<[{"dp_shard"}, {"tp"} ]>},
                %w: tensor<16x32xf32> {dshard.name = "w", dshard.role = #dshard.role<param>, dshard.weight = #dshard.weight<"w", "m.data", offset = 0, length = 4096, type = tensor<16x64xf32>, fan_in = 64>, dshard.global = tensor<16x64xf32>, dshard.sharding = #dshard.sharding<[{}, {"tp"} ]>},
                %v: tensor<16x32xf32> {dshard.name = "v", dshard.role = #dshard.role<param>, dshard.weight = #dshard.weight<"v", "m.data", offset = 4096, length = 4096, type = tensor<16x64xf32>, fan_in = 64>, dshard.global = tensor<16x64xf32>, dshard.sharding = #dshard.sharding<[{}, {"tp"} ]>})
