@@ -320,3 +320,33 @@ def test_running_loads_no_compiler(dshard, mlp):
     site = os.path.dirname(os.path.dirname(dshard.__file__))
     done = subprocess.run([sys.executable, "-c", code, site, mlp.path], capture_output=True, text=True)
     assert done.stdout.strip() == "0", done.stderr
+
+
+def test_a_plan_for_gpus(dshard, mlp, filled, tmp_path):
+    """Any machine may look at it. It runs on the driver that there is (here the emulator), as on the CPU;
+    without one it is refused."""
+    plan = dshard.compile(
+        filled("mlp"), {"tp": 2}, {"batch": 16}, tp_plan=MLP_PLAN, target="cuda:sm_90", output=tmp_path / "cuda.dsplan"
+    )
+    assert plan.target == "cuda:sm_90" and plan.inputs == mlp.inputs
+    inputs = tools.mlp_inputs(16)
+    np.save(tmp_path / "x.npy", inputs["x"])
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import dshard, numpy as np\n"
+        "try: np.save('y.npy', dshard.load('cuda.dsplan').run({'x': np.load('x.npy')})['y'])\n"
+        "except dshard.Error as error: print(error)\n"
+    )
+    site = os.path.dirname(os.path.dirname(dshard.__file__))
+
+    def run(driver):
+        variables = {f"DSHARD_{name}_LIBRARY": str(driver) for name in ("CUDA", "CUBLASLT", "NCCL")}
+        done = subprocess.run(
+            [sys.executable, "-c", code, site], cwd=tmp_path, env={**os.environ, **variables}, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said = run(tmp_path / "no-driver.so")
+    assert "no-driver.so" in said and said.count("\n") == 1 and not (tmp_path / "y.npy").exists()
+    assert run(tools.build_dir() / "test" / "emulator" / "libdshard-cuda-emulator.so") == ""
+    check(np.load(tmp_path / "y.npy"), mlp.run(inputs)["y"])
