@@ -15,9 +15,12 @@ struct Call {
   std::unique_lock<std::mutex> lock{engine.mutex};
   /// The entry point is the one that DSHARD_EMULATOR_FAIL names.
   bool injected;
+  /// DSHARD_EMULATOR_DROP names this call: it does nothing.
+  bool dropped;
   explicit Call(const char *name = __builtin_FUNCTION()) {
     engine.configure();
     injected = !engine.failing.empty() && engine.failing == name;
+    dropped = engine.drops(name);
   }
   Device *device() { return currentDevice(); }
   /// The stream behind a handle; null is the device's default stream.
@@ -31,7 +34,9 @@ struct Call {
   if ((call).engine.failed())                                                  \
     return cuLaunchFailed;                                                     \
   if ((call).injected)                                                         \
-    return cuUnknown;
+    return cuUnknown;                                                          \
+  if ((call).dropped)                                                          \
+    return cuSuccess;
 #define NEED_CONTEXT(call)                                                     \
   NEED_NO_FAULT(call)                                                          \
   if (!(call).device() || !(call).device()->memory)                            \

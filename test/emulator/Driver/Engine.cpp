@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 
 namespace dshard::emulator {
 
@@ -97,12 +98,25 @@ void Engine::configure() {
   ncclVersion = static_cast<int>(
       number(::dshard::Variable::EMULATOR_NCCL_VERSION, 22800, 0, 1 << 30));
   failing = environment(::dshard::Variable::EMULATOR_FAIL);
+  dropped = environment(::dshard::Variable::EMULATOR_DROP);
+  droppedCall = -1, droppedCalls = 0;
+  if (size_t colon = dropped.find(':'); colon != std::string::npos) {
+    droppedCall = std::atoll(dropped.c_str() + colon + 1);
+    dropped.resize(colon);
+  }
   timeout = static_cast<double>(
       number(::dshard::Variable::EMULATOR_TIMEOUT, 10, 1, 3600));
   for (int64_t i = 0; i < count; ++i) {
     devices.push_back(std::make_unique<Device>());
     devices.back()->index = static_cast<int>(i);
   }
+}
+
+bool Engine::drops(const std::string &name) {
+  if (dropped.empty() || name != dropped)
+    return false;
+  int64_t call = droppedCalls++;
+  return droppedCall < 0 || call == droppedCall;
 }
 
 Stream *Engine::createStream(Device &device, bool blocking) {

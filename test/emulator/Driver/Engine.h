@@ -125,7 +125,11 @@ public:
   bool configured = false;
   int architecture = 90;
   int driverVersion = 0, blasVersion = 0, ncclVersion = 0;
-  std::string failing; // the entry point that is to fail
+  std::string failing;                        // the entry point that is to fail
+  std::string dropped;                        // the one that does nothing ...
+  int64_t droppedCall = -1, droppedCalls = 0; // ... in one call, or in all (-1)
+  /// True if this call of `name` is to do nothing.
+  bool drops(const std::string &name);
   uint64_t memoryBytes = 0;
   double timeout = 10;
 

@@ -169,6 +169,27 @@ TEST_F(Streams, rowsAreCopiedWithTheirPitch) {
   EXPECT_EQ(cuMemcpy2DAsync_v2(&rows, first), cuInvalidValue);
   EXPECT_FAULT(fault(), "copy of rows: out of bounds");
 }
+TEST_F(Streams, aDroppedWaitIsFound) {
+  // The seeded fault that end-to-end tests use: the second wait is left out.
+  setenv("DSHARD_EMULATOR_DROP", "cuStreamWaitEvent:1", 1);
+  dshardEmulatorReset();
+  unsetenv("DSHARD_EMULATOR_DROP");
+  use(0);
+  void *one = nullptr, *two = nullptr, *ready = nullptr;
+  cuStreamCreate(&one, 1);
+  cuStreamCreate(&two, 1);
+  cuEventCreate(&ready, 2);
+  uint64_t bytes = allocate(128);
+  for (int round = 0; round < 2; ++round) {
+    EXPECT_EQ(fault(), "");
+    cuMemsetD32Async(bytes, 1, 32, one);
+    cuEventRecord(ready, one);
+    cuStreamWaitEvent(two, ready, 0);
+    cuMemsetD32Async(bytes, 2, 32, two);
+    cuCtxSynchronize();
+  }
+  EXPECT_FAULT(fault(), "race between streams");
+}
 TEST_F(Streams, anInjectedFailure) {
   setenv("DSHARD_EMULATOR_FAIL", "cuMemAlloc_v2", 1);
   dshardEmulatorReset();
