@@ -18,6 +18,7 @@ import tools
 MIB = 1 << 20
 MESHES = (1, 2, 4)  # of tp
 CONTEXT = ("cp=2", "cp=4", "cp=2,tp=2", "dp_shard=2,cp=2", "cp=2 --cp-method=all_gather", "cp=4 --cp-layout=contiguous")
+MIXED = ("pp=2", "pp=2 --micro-batches=2", "dp_shard=2,tp=2", "dp_replicate=2,tp=2")
 OUTPUT = {"mlp": "y"}
 
 
@@ -189,6 +190,12 @@ def test_llama_is_as_exact_on_every_mesh(batch, seq, workshop):
 def test_llama_is_as_exact_with_context_parallelism(seq, workshop):
     for mask in MASKS:
         climb(workshop, "llama-small", llama_inputs(256, 2, seq, mask), {"batch": 2, "seq": seq}, (1,) + CONTEXT)
+
+
+@pytest.mark.parametrize("seq", [7, 16, 33])
+def test_llama_is_as_exact_with_pipelines_and_data_parallelism(seq, workshop):
+    for mask in MASKS:
+        climb(workshop, "llama-small", llama_inputs(256, 2, seq, mask), {"batch": 2, "seq": seq}, (1,) + MIXED)
 
 
 def test_masked_tokens_change_nothing(workshop):
