@@ -21,6 +21,8 @@ struct Call {
     engine.configure();
     injected = !engine.failing.empty() && engine.failing == name;
     dropped = engine.drops(name);
+    if (dropped)
+      declaredBuffers().clear();
   }
   Device *device() { return currentDevice(); }
   /// The stream behind a handle; null is the device's default stream.

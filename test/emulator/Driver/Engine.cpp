@@ -77,6 +77,7 @@ void Engine::configure() {
   if (configured)
     return;
   configured = true;
+  trace = logLevel() == LogLevel::debug;
   auto number = [](::dshard::Variable variable, int64_t fallback, int64_t low,
                    int64_t high) {
     auto value = environmentNumber(variable, fallback, low, high);
@@ -182,6 +183,11 @@ void Engine::finish(Operation &operation, const std::vector<Access> &touched) {
     clock.join(wait->clock);
   clock.set(stream.id, ++stream.count);
   record(operation, touched, stream.count, clock);
+  if (trace)
+    log(LogLevel::debug,
+        "emulator: device " + std::to_string(stream.device->index) +
+            " stream " + std::to_string(stream.id) + " #" +
+            std::to_string(stream.count) + ": " + operation.name);
   operation.clock = stream.clock = clock;
   operation.done = true;
   operation.waits.clear();

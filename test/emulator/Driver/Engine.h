@@ -123,6 +123,7 @@ public:
   /// Number of devices, bytes each, architecture, seconds: the environment.
   void configure();
   bool configured = false;
+  bool trace = false; // DSHARD_LOG=debug: a line per operation
   int architecture = 90;
   int driverVersion = 0, blasVersion = 0, ncclVersion = 0;
   std::string failing;                        // the entry point that is to fail

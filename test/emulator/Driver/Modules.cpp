@@ -18,6 +18,8 @@ static std::string withoutBarriers(Engine &engine, std::string text) {
                    !text.compare(at, 12, "barrier.sync") ||
                    !text.compare(at, 16, "barrier.cta.sync");
     size_t end = text.find(';', at);
+    if (!text.compare(at, 13, "bar.warp.sync") && engine.drops("bar.warp.sync"))
+      text.replace(at, end - at, end - at, ' ');
     if (barrier && end != std::string::npos && engine.drops("bar.sync"))
       text.replace(at, end - at, end - at, ' ');
   }
