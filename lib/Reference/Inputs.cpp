@@ -7,7 +7,7 @@
 #include "dshard/Support/Philox.h"
 #include "dshard/Support/Text.h"
 #include "llvm/Support/Path.h"
-#include "llvm/Support/raw_ostream.h"
+#include "llvm/Support/ScopedPrinter.h"
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -24,12 +24,6 @@ RankedTensorType mlir::dshard::withSteps(RankedTensorType type, int64_t steps) {
   SmallVector<int64_t> shape = {steps};
   llvm::append_range(shape, type.getShape());
   return type.clone(shape);
-}
-
-static std::string textOf(Type type) {
-  std::string text;
-  llvm::raw_string_ostream(text) << type;
-  return text;
 }
 
 static std::string getName(Attribute attr, unsigned index) {
@@ -115,7 +109,7 @@ static Result<HostTensor> readWeight(WeightAttr weight,
                          bytes->size());
   if (failed(decodeElements(content, tensor)))
     return fail(std::to_string(bytes->size()) + " bytes do not make " +
-                textOf(tensor.type));
+                llvm::to_string(tensor.type));
   return tensor;
 }
 
@@ -140,8 +134,8 @@ static Result<HostTensor> padTo(HostTensor tensor, RankedTensorType type,
     fits = tensor.shape()[dim] <= type.getDimSize(dim);
   if (!fits)
     return Status::error("weight '" + name + "': stored as " +
-                         textOf(tensor.type) + ", the program has " +
-                         textOf(type));
+                         llvm::to_string(tensor.type) + ", the program has " +
+                         llvm::to_string(type));
   HostTensor result(type);
   insertBox(result, tensor, SmallVector<int64_t>(type.getRank(), 0));
   result.roundToElementType();
@@ -191,9 +185,7 @@ static int64_t getIndexedSize(Value value, unsigned depth = 0) {
     if (auto gather = dyn_cast<GatherOp>(op)) {
       if (use.getOperandNumber() == 1)
         take(getModelSize(gather.getInput(), gather.getDim()));
-      else if (use.getOperandNumber() == 0) // a micro-batch
-        take(getIndexedSize(gather.getResult(), depth + 1));
-      else if (use.getOperandNumber() == 0) // rows of indices
+      else if (use.getOperandNumber() == 0) // a micro-batch, rows of indices
         take(getIndexedSize(gather.getResult(), depth + 1));
     } else if (auto gather = dyn_cast<GatherNdOp>(op)) {
       int64_t first = gather.getBatchDims();
@@ -297,7 +289,7 @@ Result<HostTensor> mlir::dshard::readTensor(const std::string &path,
       shape += std::to_string(size) + "x";
     return Status::error(path + ": holds " + shape +
                          ::dshard::plan::toString(array->type) +
-                         ", the input is " + textOf(type));
+                         ", the input is " + llvm::to_string(type));
   }
   HostTensor tensor(type);
   if (isExact) {
@@ -308,7 +300,7 @@ Result<HostTensor> mlir::dshard::readTensor(const std::string &path,
   ArrayRef<char> bytes(array->data.as<char>(),
                        tensor.size() * getElementBytes(type.getElementType()));
   if (failed(decodeElements(bytes, tensor)))
-    return Status::error(path + ": cannot be read as " + textOf(type));
+    return Status::error(path + ": cannot be read as " + llvm::to_string(type));
   return tensor;
 }
 
@@ -362,7 +354,7 @@ Status mlir::dshard::writeTensor(const std::string &path,
     bytes = encodeAs<int64_t>(tensor);
     break;
   default:
-    return Status::error(path + ": " + textOf(tensor.type) +
+    return Status::error(path + ": " + llvm::to_string(tensor.type) +
                          " has no .npy form");
   }
   return ::dshard::writeNpy(path, type, tensor.shape().vec(), bytes.data());
@@ -394,11 +386,40 @@ static Result<HostTensor> getWeightArgument(func::FuncOp function,
   }
   if (weight.getTransposed() && stored.rank() < 2)
     return Status::error("weight '" + weight.getName().getValue().str() +
-                         "': " + textOf(stored.type) +
+                         "': " + llvm::to_string(stored.type) +
                          " cannot be stored transposed");
   if (weight.getTransposed())
     stored = transposeLastTwo(stored);
   return padTo(std::move(stored), type, weight.getName().getValue().str());
+}
+
+/// Refuses what dshard-run refuses: ids outside `dshard.range`.
+static Status checkRange(func::FuncOp function, unsigned index,
+                         const HostTensor &tensor) {
+  auto range =
+      function.getArgAttrOfType<DenseI64ArrayAttr>(index, rangeAttrName);
+  if (!range || range.size() < 2)
+    return Status();
+  auto low = static_cast<double>(range[0]),
+       high = static_cast<double>(range[1]);
+  auto isAllowed = [&](double value) {
+    return (value >= low && value <= high) ||
+           (range.size() > 2 && value == static_cast<double>(range[2]));
+  };
+  auto outside = llvm::find_if_not(tensor.data, isAllowed);
+  if (outside == tensor.data.end())
+    return Status();
+  int64_t rest = outside - tensor.data.begin();
+  std::string position;
+  for (int64_t dim = tensor.rank(); dim-- > 0; rest /= tensor.shape()[dim])
+    position = std::to_string(rest % tensor.shape()[dim]) +
+               (position.empty() ? "" : ", ") + position;
+  return Status::error(
+      "input '" + getArgumentName(function, index) + "' has the value " +
+      ::dshard::formatDouble(*outside) + " at [" + position +
+      "]; allowed are " + std::to_string(range[0]) + " to " +
+      std::to_string(range[1]) +
+      (range.size() > 2 ? " and " + std::to_string(range[2]) : std::string()));
 }
 
 Status mlir::dshard::getArguments(func::FuncOp function,
@@ -439,21 +460,24 @@ Status mlir::dshard::getArguments(func::FuncOp function,
           own != options.randomInputs.end())
         seed = own->second;
       if (!seed)
-        return Status::error("input '" + name + "' (" + textOf(type) +
+        return Status::error("input '" + name + "' (" + llvm::to_string(type) +
                              ") has no value; give --input " + name +
                              "=FILE.npy or --random-inputs");
       value = drawInput(function, index, type, *seed);
       drawn[name] = value;
     }
     if (value.type != type && !weight)
-      return Status::error("input '" + name + "': given " + textOf(value.type) +
-                           ", the program has " + textOf(type));
+      return Status::error("input '" + name + "': given " +
+                           llvm::to_string(value.type) + ", the program has " +
+                           llvm::to_string(type));
     if (value.type != type) {
       Result<HostTensor> padded = padTo(std::move(value), type, name);
       if (!padded)
         return padded.status();
       value = std::move(*padded);
     }
+    if (Status status = checkRange(function, index, value); !status)
+      return status;
     arguments.push_back(std::move(value));
   }
   return Status();

@@ -291,4 +291,31 @@ def test_a_learning_rate_that_is_not_finite_is_refused(filled, tmp_path):
     done = tools.start(
         "dshard-interpret", program, "--entry=train_step", "--random-inputs", "--scalar=lr=nan"
     )
-    refused(done, "--scalar lr: nan is not finite")
+    refused(done, "--scalar lr: nan is not finite as f32")
+    done = tools.start(
+        "dshard-interpret", program, "--entry=train_step", "--random-inputs", "--scalar=lr=1e39"
+    )
+    refused(done, "--scalar lr: 1e[+]39 is not finite as f32")
+    for flag in ("--scalar=lr=1", "--input=x=random"):
+        done = tools.start("dshard-interpret", program, flag, flag)
+        assert done.status == 2 and "twice" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("flags,to", [([], "train"), (["--micro-batches=2"], "train"), ([], "schedule")])
+def test_labels_out_of_range_are_refused(filled, tmp_path, flags, to):
+    """As by dshard-run; the ignored label is in its range."""
+    config = write_config(tmp_path, logits="y")
+    mesh = "dp_shard=2,tp=2" if to == "schedule" else ""
+    program = compile_step(filled("mlp"), config, tmp_path, {"batch": 16}, *flags, mesh=mesh, to=to)
+    for value in (64, -1, 1 << 60, -100):
+        labels = np.zeros(16, np.int64)
+        labels[11] = value
+        np.save(tmp_path / "labels.npy", labels)
+        done = tools.start(
+            "dshard-interpret", program, "--entry=train_step", "--random-inputs",
+            "--input", f"labels={tmp_path / 'labels.npy'}",
+        )
+        if value == -100:
+            assert done.status == 0, done.stderr
+        else:
+            refused(done, f"input 'labels' has the value {value} at .11.; allowed are 0 to 63 and -100")

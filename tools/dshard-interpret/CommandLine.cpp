@@ -102,13 +102,19 @@ Parsed dshard::tool::parseCommandLine(int argc, char **argv,
         return usageError(
             "--" + flag + " " + value + ": write NAME=" +
             (flag == "input" ? "FILE.npy or NAME=random" : "FILE.npy"));
-      (flag == "input" ? commandLine.inputs : commandLine.outputs)
-          .emplace_back(name.str(), what.str());
+      auto &list = flag == "input" ? commandLine.inputs : commandLine.outputs;
+      for (const auto &other : list)
+        if (other.first == name)
+          return usageError("--" + flag + " names '" + name + "' twice");
+      list.emplace_back(name.str(), what.str());
     } else if (flag == "scalar") {
       auto [name, text] = llvm::StringRef(value).split('=');
       double number = 0;
       if (name.empty() || !parseDouble(text.str(), number))
         return usageError("--scalar " + value + ": write NAME=NUMBER");
+      for (const auto &other : commandLine.scalars)
+        if (other.first == name)
+          return usageError("--scalar names '" + name + "' twice");
       commandLine.scalars.emplace_back(name.str(), number);
     } else if (flag == "steps") {
       int64_t steps = 0;

@@ -10,6 +10,7 @@
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Format.h"
 #include "llvm/Support/InitLLVM.h"
+#include "llvm/Support/ScopedPrinter.h"
 #include "llvm/Support/raw_ostream.h"
 #include <cmath>
 
@@ -118,11 +119,12 @@ static Status readScalars(const CommandLine &commandLine, func::FuncOp function,
           "--scalar " + name + ": '" + function.getName().str() +
           "' has no such scalar (there are " +
           (known.empty() ? "none" : ::dshard::join(known, ", ")) + ")");
-    if (!std::isfinite(value))
-      return Status::error("--scalar " + name + ": " +
-                           ::dshard::formatDouble(value) + " is not finite");
     HostTensor tensor(type, value);
     tensor.roundToElementType();
+    if (!std::isfinite(value) || !std::isfinite(tensor.data.front()))
+      return Status::error(
+          "--scalar " + name + ": " + ::dshard::formatDouble(value) +
+          " is not finite as " + llvm::to_string(type.getElementType()));
     options.given[name] = std::move(tensor);
   }
   return Status();
