@@ -106,7 +106,7 @@ def test_gradients_keep_the_acceptance_ladder(llama_gradients, mesh):
 MLP = {"batch": 16}
 
 
-@pytest.mark.parametrize("mesh", ["one", "dp_shard=2,tp=2"])
+@pytest.mark.parametrize("mesh", ["one", "tp=2", "dp_shard=2,tp=2"])
 def test_adamw_is_its_formula_after_100_steps(filled, tmp_path, mesh):
     config = write_config(
         tmp_path,
@@ -143,12 +143,38 @@ def test_a_gradient_that_is_not_finite_is_named(filled, tmp_path, mesh, policy):
     assert "up_proj.weight" in done.stderr and "not finite" in done.stderr, done.stderr
     if policy == "stop":
         refused(done, "not finite")
+        assert not (tmp_path / "state").exists() and not (tmp_path / "loss.npy").exists()
         return
     assert done.status == 0, done.stderr
     assert np.load(tmp_path / "state" / "step.npy") == 2
     for name in initial_mlp(filled("mlp")):
         assert np.isfinite(np.load(tmp_path / "state" / f"{name}.npy")).all(), name
     assert np.isfinite(np.load(tmp_path / "loss.npy")[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("mesh", [mesh for mesh in MESHES if "sequence-parallel" not in mesh])
+def test_a_skipped_step_changes_no_bit_of_any_state(filled, tmp_path, mesh):
+    """Two steps with a poisoned one between, or behind them, leave what the two steps alone leave. One
+    sample is poisoned, which one data-parallel rank sees: if the others went on, what follows would differ."""
+    config = write_config(tmp_path, logits="y", nonfinite="skip", clip_norm=1.0)
+    plan = compile_train_plan(filled("mlp"), config, tmp_path / "mlp.dsplan", mesh, MLP)
+    good = mlp_steps(2)
+    bad = {name: array[:1].copy() for name, array in good.items()}
+    bad["x"][0, 2, 5] = np.nan
+    states = []
+    for order in ([good], [good, bad], None):
+        if order is None:  # the poisoned step between
+            inputs = {name: np.stack([good[name][0], bad[name][0], good[name][1]]) for name in good}
+        else:
+            inputs = {name: np.concatenate([each[name] for each in order]) for name in good}
+        folder = tmp_path / str(len(states))
+        tools.run_plan(
+            plan, inputs, [], folder, "--entry=train_step", f"--steps={len(inputs['x'])}",
+            f"--save-state={folder / 'state'}",
+        )
+        states.append({path.name: path.read_bytes() for path in (folder / "state").iterdir()})
+    assert "up_proj.weight.exp_avg_sq.npy" in states[0]
+    assert states[0] == states[1] == states[2]
 
 
 #
@@ -251,6 +277,11 @@ def test_a_learning_rate_that_is_not_finite_is_refused(mlp_plan, tmp_path, value
     refused(done, f"lr.*{value}")
 
 
+def test_a_scalar_given_twice_is_refused(mlp_plan, tmp_path):
+    done = run_mlp(mlp_plan, tmp_path, np.zeros(16, np.int64), "--scalar=lr=1", "--scalar=lr=2")
+    assert done.status == 2 and "--scalar names 'lr' twice" in done.stderr, done.stderr
+
+
 def test_an_unknown_scalar_is_refused(mlp_plan, tmp_path):
     done = run_mlp(mlp_plan, tmp_path, np.zeros(16, np.int64), "--scalar=rate=1")
     refused(done, "rate.*lr")
@@ -275,18 +306,6 @@ def test_the_planned_peak_is_the_measured_one(filled, tmp_path, mesh):
     )
     planned, measured = tools.peak_memory(report)
     assert abs(measured - planned) <= max(0.02 * planned, 4 * MIB)
-
-
-@not_sanitized
-def test_memory_does_not_grow_over_1000_steps(mlp_plan, tmp_path):
-    measured = {}
-    for steps in (10, 1000):
-        _, report = tools.run_plan(
-            mlp_plan, mlp_steps(steps), ["loss"], tmp_path, "--entry=train_step",
-            f"--steps={steps}",
-        )
-        measured[steps] = tools.peak_memory(report)[1]
-    assert measured[1000] <= measured[10] + MIB
 
 
 #

@@ -123,6 +123,9 @@ Result<CommandLine> dshard::run::parseCommandLine(int argc, char **argv) {
          if (!parseDouble(one[0].second, number))
            return Status::error(flag + " " + one[0].first +
                                 " wants a number, not '" + one[0].second + "'");
+         for (const auto &other : line.scalars)
+           if (other.first == one[0].first)
+             return Status::error(flag + " names '" + other.first + "' twice");
          line.scalars.emplace_back(one[0].first, number);
          return Status();
        }},

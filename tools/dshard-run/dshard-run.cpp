@@ -146,19 +146,29 @@ static std::string stateFileName(const Session &session,
   return name + ".npy";
 }
 
-/// Refused before a long run: a folder that cannot be made, and states whose
-/// files would have one name.
-static Status checkSaveState(const Session &session,
-                             const std::string &folder) {
+static Status makeFolder(const std::string &folder) {
   if (::mkdir(folder.c_str(), 0777) != 0 && errno != EEXIST)
     return Status::error(folder + ": cannot create: " + std::strerror(errno));
+  return Status();
+}
+
+/// Refused before a long run: a folder that cannot be made, and states whose
+/// files would have one name. A run that stops leaves no empty folder.
+static Status checkSaveState(const Session &session,
+                             const std::string &folder) {
+  bool exists = ::access(folder.c_str(), F_OK) == 0;
   std::set<std::string> names;
   for (const plan::State *state : *session.plan().plan().states())
     if (state->layout() == plan::StateLayout::plain &&
         !names.insert(stateFileName(session, *state)).second)
       return Status::error("--save-state: two states would be written to " +
                            folder + "/" + stateFileName(session, *state));
-  return FileWriter::check(folder + "/state.npy");
+  Status status = makeFolder(folder);
+  if (status)
+    status = FileWriter::check(folder + "/state.npy");
+  if (!exists)
+    ::rmdir(folder.c_str());
+  return status;
 }
 
 /// DIR/NAME.npy for every state that is not packed. All of them are written
@@ -166,8 +176,9 @@ static Status checkSaveState(const Session &session,
 /// them could not be written.
 static Status saveState(Session &session, const std::string &folder) {
   std::string partial = folder + "/.partial";
-  if (::mkdir(partial.c_str(), 0777) != 0 && errno != EEXIST)
-    return Status::error(partial + ": cannot create: " + std::strerror(errno));
+  for (const std::string &each : {folder, partial})
+    if (Status made = makeFolder(each); !made)
+      return made;
   const auto &states = *session.plan().plan().states();
   uint32_t packed = 0;
   std::vector<std::string> files;
