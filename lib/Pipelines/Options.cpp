@@ -33,9 +33,10 @@ constexpr std::pair<llvm::StringLiteral, TextField> textOptions[] = {
 constexpr llvm::StringLiteral otherOptions[] = {
     "ranks", "dim", "dims", "const", "entry", "micro-batches", "precision"};
 
-/// Options that may not be given as an empty text.
+/// Options whose empty text means the same as none.
 bool mayBeEmpty(StringRef name) {
-  return name != "train" && name != "pp-split" && name != "pp-schedule";
+  return name == "mesh" || name == "tp-plan" || name == "fsdp" ||
+         name == "fsdp-unit" || name == "target";
 }
 
 bool parseSize(StringRef text, int64_t &size) {

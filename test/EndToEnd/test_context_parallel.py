@@ -105,12 +105,25 @@ def test_peak_memory_falls(method, filled, tmp_path):
     assert peaks[1] < 0.65 * peaks[0]
 
 
+def test_all_of_one_ranks_memory_falls(filled, tmp_path):
+    """Weights and activations together; by default the weights are sharded, too (--fsdp=parameters)."""
+    model, plan, peaks = filled("llama"), tmp_path / "llama.dsplan", {}
+    for mesh in ("", "cp=2 --fsdp=none", "cp=2"):
+        axes, *flags = mesh.split() or [""]
+        tools.compile_plan(model, plan, axes, {"batch": 2, "seq": 512}, *flags)
+        peaks[mesh] = tools.plan_stat(plan)["memory_per_rank"]["peak"]
+    assert peaks["cp=2 --fsdp=none"] < 0.8 * peaks[""]
+    assert peaks["cp=2"] < 0.72 * peaks[""]
+
+
 @pytest.mark.parametrize(
     "mesh,dims,message",
     [
         ("cp=4 --cp-method=all_to_all", {"batch": 2, "seq": 32}, "4 ranks do not divide its 4 query heads and 2 KV heads"),
         ("cp=2 --cp-method=spiral", {"batch": 2, "seq": 32}, "unknown --cp-method 'spiral'"),
         ("cp=2 --cp-layout=spiral", {"batch": 2, "seq": 32}, "unknown --cp-layout 'spiral'"),
+        ("cp=2 --cp-method=", {"batch": 2, "seq": 32}, "--cp-method needs a value"),
+        ("cp=2 --cp-layout=", {"batch": 2, "seq": 32}, "--cp-layout needs a value"),
         ("tp=2 --cp-method=ring", {"batch": 2, "seq": 32}, "--cp-method is for a mesh with an axis cp > 1"),
     ],
 )
@@ -119,7 +132,7 @@ def test_refusals(mesh, dims, message, filled, tmp_path):
     mesh, *flags = mesh.split()
     arguments = tools.compile_arguments(filled("llama-small"), mesh, dims)
     done = tools.start("dshard-opt", *arguments, *flags, "-o", tmp_path / "a.dsplan")
-    assert done.status == 1
+    assert done.status == (2 if "needs a value" in message else 1)
     assert len(done.lines()) == 1 and message in done.lines()[0], done.stderr
 
 
