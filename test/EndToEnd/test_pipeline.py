@@ -72,6 +72,19 @@ def test_llama_and_its_memory(mesh, micro_batches, filled, reference, tmp_path):
     assert tools.plan_stat(plan)["memory_per_rank"]["state"] < 0.75 * weights
 
 
+@not_sanitized
+@pytest.mark.parametrize("mesh", ["pp=2", "pp=2,tp=2"])
+def test_memory_does_not_grow(mesh, filled, tmp_path):
+    plan = tmp_path / "llama.dsplan"
+    tools.compile_plan(filled("llama-small"), plan, mesh, {"batch": 4, "seq": 16}, "--micro-batches=2")
+    measured = {}
+    for count in (20, 1000):
+        _, report = tools.run_plan(plan, tools.llama_inputs(256, 4, 16), ["logits"], tmp_path, f"--repeat={count}")
+        planned, measured[count] = tools.peak_memory(report)
+        assert abs(planned - measured[count]) <= max(0.02 * planned, 4 * MIB)
+    assert measured[1000] - measured[20] < MIB // 2
+
+
 @pytest.mark.parametrize("micro_batches", [1, 2, 4])
 @pytest.mark.parametrize("flags,divisor", [([], 1), (["--sequence-parallel"], 2)])
 def test_one_message_per_edge_and_micro_batch(flags, divisor, micro_batches, filled, tmp_path):
@@ -223,9 +236,19 @@ def test_rows_that_mix_are_refused(what, tmp_path):
 
 BAD = {
     "micro-batches do not divide": ("llama-small", "pp=2", ["--micro-batches=3"], "--micro-batches=3: does not divide the batch of 4"),
-    "more stages than layers": ("llama-small", "pp=3", [], "pp=3 stages are more than the 2 layers"),
+    "more stages than layers": (
+        "llama-small",
+        "pp=3",
+        [],
+        "pp=3 stages are more than the 2 layers 'model.layers.0' to 'model.layers.1'; use at most pp=2",
+    ),
     "no list of layers": ("mlp", "pp=2", [], "no numbered list of layers to divide; use --pp-split=cost"),
-    "more stages than modules": ("mlp", "pp=8", ["--pp-split=cost"], "pp=8 stages are more than the 3 modules"),
+    "more stages than modules": (
+        "mlp",
+        "pp=8",
+        ["--pp-split=cost"],
+        "pp=8 stages are more than the 3 modules of the model; use at most pp=3",
+    ),
     "a schedule to come": ("llama-small", "pp=2", ["--pp-schedule=1f1b"], "--pp-schedule=1f1b is not built yet; use gpipe"),
     "no schedule": ("llama-small", "pp=2", ["--pp-schedule=fast"], "--pp-schedule=fast: unknown schedule; use gpipe"),
     "no split": ("llama-small", "pp=2", ["--pp-split=half"], "--pp-split=half: a pipeline is split by 'layers' or by 'cost'"),

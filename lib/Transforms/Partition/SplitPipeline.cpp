@@ -14,13 +14,8 @@ namespace mlir::dshard {
 using namespace mlir;
 using namespace mlir::dshard;
 
-static StringRef getPathOf(Operation *op) {
-  auto path = op->getAttrOfType<StringAttr>("path");
-  return path ? path.getValue() : StringRef();
-}
-
 static std::string describeModule(Operation *op) {
-  StringRef path = getPathOf(op);
+  StringRef path = getModuleOf(op);
   return path.empty() ? op->getName().getStringRef().str() : path.str();
 }
 
@@ -121,22 +116,30 @@ void Splitter::findDuplicable() {
   }
 }
 
+static std::string adviseFewerStages(int64_t most) {
+  if (most < 2)
+    return "; it cannot be a pipeline, leave out pp";
+  return "; use at most pp=" + std::to_string(most);
+}
+
 LogicalResult Splitter::decideByLayers() {
   FailureOr<Units> units = Units::find(function, "");
   if (failed(units))
     return failure();
   std::vector<std::string> layers = units->getNamesInOrder();
+  // split_pipeline_c2
   if (layers.empty())
     return function.emitError()
-           << "[split_pipeline_c2] pp=" << stages
+           << "pp=" << stages
            << ": the model has no numbered list of layers to divide; use "
               "--pp-split=cost";
   auto count = static_cast<int64_t>(layers.size());
+  // split_pipeline_c3
   if (count < stages)
     return function.emitError()
-           << "[split_pipeline_c3] pp=" << stages
-           << " stages are more than the " << count << " layers '"
-           << layers.front() << "' to '" << layers.back() << "'";
+           << "pp=" << stages << " stages are more than the " << count
+           << " layers '" << layers.front() << "' to '" << layers.back() << "'"
+           << adviseFewerStages(count);
   // The first `extra` stages get one layer more.
   llvm::StringMap<int64_t> stageOfLayer;
   int64_t each = count / stages, extra = count % stages, next = 0;
@@ -156,14 +159,14 @@ LogicalResult Splitter::decideByLayers() {
         earliest = *from;
         latest = value.getDefiningOp();
       }
-    std::string layer = units->getUnitOf(getPathOf(&op));
+    std::string layer = units->getUnitOf(getModuleOf(&op));
     int64_t stage = layer.empty() ? earliest : stageOfLayer.lookup(layer);
+    // split_pipeline_c4
     if (stage < earliest)
       return op.emitOpError()
-             << "[split_pipeline_c4] of layer '" << layer << "' (stage "
-             << stage << ") reads a value of '" << describeModule(latest)
-             << "' (stage " << earliest
-             << "); values go from stage to stage forward only";
+             << "of layer '" << layer << "' (stage " << stage
+             << ") reads a value of '" << describeModule(latest) << "' (stage "
+             << earliest << "); values go from stage to stage forward only";
     stageOfOp[&op] = stage;
   }
   return success();
@@ -184,8 +187,8 @@ LogicalResult Splitter::decideByCost() {
   for (Operation &op : body.without_terminator()) {
     if (isDuplicable(&op))
       continue;
-    std::string layer = units->getUnitOf(getPathOf(&op));
-    std::string module = layer.empty() ? getPathOf(&op).str() : layer;
+    std::string layer = units->getUnitOf(getModuleOf(&op));
+    std::string module = layer.empty() ? getModuleOf(&op).str() : layer;
     if (runs.empty() || runs.back().module != module)
       runs.push_back({module, 0, {}});
     if (auto cost = dyn_cast<CostInterface>(op))
@@ -193,10 +196,11 @@ LogicalResult Splitter::decideByCost() {
     runs.back().ops.push_back(&op);
   }
   auto count = static_cast<int64_t>(runs.size());
+  // split_pipeline_c3
   if (count < stages)
     return function.emitError()
-           << "[split_pipeline_c3] pp=" << stages
-           << " stages are more than the " << count << " modules of the model";
+           << "pp=" << stages << " stages are more than the " << count
+           << " modules of the model" << adviseFewerStages(count);
   // best[s][n]: the dearest of s stages that hold the first n runs.
   std::vector<double> sums(count + 1, 0);
   for (int64_t i = 0; i < count; ++i)
@@ -412,9 +416,9 @@ LogicalResult Splitter::checkStates() {
   for (unsigned i = 0; i < function.getNumArguments(); ++i)
     if (auto state = function.getArgAttrOfType<StringAttr>(i, stateAttrName);
         state && !isParameter(i))
+      // split_pipeline_c1
       return function.emitError()
-             << "[split_pipeline_c1] argument " << i << " is the state '"
-             << state.getValue()
+             << "argument " << i << " is the state '" << state.getValue()
              << "'; pipelines of programs that keep state are not built yet";
   return success();
 }

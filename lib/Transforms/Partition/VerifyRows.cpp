@@ -25,7 +25,8 @@ private:
     auto path = op->getAttrOfType<StringAttr>("path");
     std::string module =
         path && !path.empty() ? " of '" + path.str() + "'" : "";
-    return op->emitError() << "[rows_c1] --micro-batches="
+    // rows_c1, rows_c2
+    return op->emitError() << "--micro-batches="
                            << function
                                   ->getAttrOfType<IntegerAttr>(
                                       microBatchesAttrName)
@@ -142,9 +143,10 @@ LogicalResult RowChecker::run() {
         (!expected || found->second == 0))
       continue;
     auto name = function.getResultAttrOfType<StringAttr>(number, nameAttrName);
+    // rows_c3
     return function.emitError()
-           << "[rows_c3] --micro-batches: output '"
-           << (name ? name.getValue() : "") << "' "
+           << "--micro-batches: output '" << (name ? name.getValue() : "")
+           << "' "
            << (found == batchDim.end()
                    ? "has a batch dim that is not that of the inputs"
                    : "does not have the batch in dim 0");

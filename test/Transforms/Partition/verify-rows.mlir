@@ -24,7 +24,7 @@ func.func @one(%x: tensor<4x8xf32> {dshard.micro_batched}) -> tensor<8xf32> attr
 // -----
 
 func.func @rows_c1(%x: tensor<4x8xf32> {dshard.micro_batched}) -> tensor<8xf32> attributes {dshard.micro_batches = 2 : i64} {
-  // expected-error@+1 {{[rows_c1] --micro-batches=2: dshard.reduce of 'norm' reduces over the batch, so its rows cannot go through one part after another}}
+  // expected-error@+1 {{--micro-batches=2: dshard.reduce of 'norm' reduces over the batch, so its rows cannot go through one part after another}}
   %y = dshard.reduce %x {path = "norm", dims = array<i64: 0>, kind = #dshard<reduction sum>} : (tensor<4x8xf32>) -> tensor<8xf32>
   return %y : tensor<8xf32>
 }
@@ -57,7 +57,7 @@ func.func @rows_c2(%x: tensor<4x8xf32> {dshard.micro_batched}) -> (tensor<4x8xf3
 
 // -----
 
-// expected-error@+1 {{[rows_c3] --micro-batches: output 'y' does not have the batch in dim 0}}
+// expected-error@+1 {{--micro-batches: output 'y' does not have the batch in dim 0}}
 func.func @rows_c3(%x: tensor<4x8xf32> {dshard.micro_batched}) -> (tensor<8x4xf32> {dshard.name = "y"}) attributes {dshard.micro_batches = 2 : i64} {
   %y = dshard.transpose %x {permutation = array<i64: 1, 0>} : (tensor<4x8xf32>) -> tensor<8x4xf32>
   return %y : tensor<8x4xf32>
@@ -65,7 +65,7 @@ func.func @rows_c3(%x: tensor<4x8xf32> {dshard.micro_batched}) -> (tensor<8x4xf3
 
 // -----
 
-// expected-error@+1 {{[rows_c3] --micro-batches: output 'y' has a batch dim that is not that of the inputs}}
+// expected-error@+1 {{--micro-batches: output 'y' has a batch dim that is not that of the inputs}}
 func.func @rows_c3_other(%x: tensor<4x8xf32> {dshard.micro_batched}) -> (tensor<4xf32> {dshard.micro_batched, dshard.name = "y"}) attributes {dshard.micro_batches = 2 : i64} {
   %y = dshard.constant dense<1.0> : tensor<4xf32>
   return %y : tensor<4xf32>

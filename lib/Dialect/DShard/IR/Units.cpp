@@ -1,6 +1,7 @@
 //===- Units.cpp - What is gathered together ------------------------------===//
 
 #include "dshard/Dialect/DShard/IR/Units.h"
+#include "dshard/Dialect/DShard/IR/DShardBuilder.h"
 #include "llvm/ADT/StringExtras.h"
 #include <map>
 
@@ -16,8 +17,8 @@ static StringRef getParent(StringRef path) {
   return path.contains('.') ? path.rsplit('.').first : StringRef();
 }
 
-static StringRef getPathOf(Operation *op) {
-  auto path = op->getAttrOfType<StringAttr>("path");
+StringRef mlir::dshard::getModuleOf(Operation *op) {
+  StringAttr path = getPathOf(op);
   return path ? path.getValue() : StringRef();
 }
 
@@ -25,7 +26,8 @@ static StringRef getPathOf(Operation *op) {
 static std::set<std::string> collectPaths(func::FuncOp function) {
   std::set<std::string> paths;
   function.walk([&](Operation *op) {
-    for (StringRef path = getPathOf(op); !path.empty(); path = getParent(path))
+    for (StringRef path = getModuleOf(op); !path.empty();
+         path = getParent(path))
       if (!paths.insert(path.str()).second)
         break;
   });
@@ -80,7 +82,7 @@ FailureOr<Units> Units::find(func::FuncOp function, StringRef glob) {
   }
   std::set<std::string> seen;
   function.walk<WalkOrder::PreOrder>([&](Operation *op) {
-    std::string unit = units.getUnitOf(getPathOf(op));
+    std::string unit = units.getUnitOf(getModuleOf(op));
     if (!unit.empty() && seen.insert(unit).second)
       units.last = unit;
   });
@@ -101,7 +103,7 @@ std::string Units::getUnitOf(BlockArgument parameter) const {
     auto part = user->getAttrOfType<PartAttr>("part");
     if (part && part.getValue() != Part::forward)
       continue;
-    std::string own = getUnitOf(getPathOf(user));
+    std::string own = getUnitOf(getModuleOf(user));
     if (unit && *unit != own)
       return "";
     unit = own;

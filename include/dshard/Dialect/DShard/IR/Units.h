@@ -18,6 +18,9 @@
 
 namespace mlir::dshard {
 
+/// The path of the module that an op comes from; "" if it has none.
+llvm::StringRef getModuleOf(Operation *op);
+
 class Units {
 public:
   /// The units that `glob` names (`*` stands for one component of a path), or
