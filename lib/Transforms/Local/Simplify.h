@@ -14,8 +14,8 @@ namespace mlir::dshard {
 LogicalResult decompose(Operation *op);
 
 /// Reorders, gradients of weights, losses, and attention that no library call
-/// (on a GPU: no kernel) computes, in simpler ops; folds of much to one number in
-/// two steps; one layout of an attention's result. Errors are diagnostics.
+/// (on a GPU: no kernel) computes, in simpler ops; folds of much to one number
+/// in two steps; one layout of an attention's result. Errors are diagnostics.
 LogicalResult simplifyForKernels(Block &block, bool isGpu);
 
 /// Constants become part of the kernels that use them, in regions of the
