@@ -20,83 +20,146 @@
 using namespace mlir;
 using namespace mlir::dshard;
 
-/// The ops between `value` and a result of `op`, the last first.
-static FailureOr<SmallVector<Operation *>> movesFrom(Value value,
-                                                     AttentionOp op) {
-  SmallVector<Operation *> moves;
-  while (value.getDefiningOp() != op) {
-    Operation *move = value.getDefiningOp();
-    if (!move || !isa<TransposeOp, ReshapeOp>(move))
-      return failure();
-    moves.push_back(move);
-    value = move->getOperand(0);
+FailureOr<SmallVector<Emitter::Moved>> Emitter::movedResults(Operation *op) {
+  auto yield = cast<YieldOp>(fused.getBody().front().getTerminator());
+  SmallVector<Moved> results;
+  for (auto [output, value] : llvm::enumerate(yield.getValues())) {
+    Moved moved;
+    moved.output = static_cast<unsigned>(output);
+    Value source = value;
+    while (source.getDefiningOp() != op) {
+      Operation *move = source.getDefiningOp();
+      if (!isa_and_present<TransposeOp, ReshapeOp>(move))
+        return op->emitError("is in a CUDA kernel with ops that compute with "
+                             "its result; only transposes and reshapes may "
+                             "follow it"),
+               failure();
+      moved.moves.insert(moved.moves.begin(), move);
+      source = move->getOperand(0);
+    }
+    moved.result = cast<OpResult>(source).getResultNumber();
+    results.push_back(moved);
   }
-  return moves;
+  return results;
+}
+
+void Emitter::storeMoved(const Moved &moved, Index index, Value value) {
+  for (Operation *move : moved.moves) {
+    Index next = index;
+    if (auto transpose = dyn_cast<TransposeOp>(move)) {
+      for (auto [to, from] : llvm::enumerate(transpose.getPermutation())) {
+        next.at[to] = index.at[from];
+        if (index.lane == static_cast<int>(from))
+          next.lane = to;
+      }
+    } else {
+      next = reshapeIndex(shapeOf(move->getResult(0)),
+                          shapeOf(move->getOperand(0)), index);
+    }
+    index = next;
+  }
+  if (index.single() || index.lane + 1 == static_cast<int>(index.at.size()))
+    return store(moved.output, index, value);
+  for (int64_t i = 0; i < index.width; ++i) {
+    Index one = index;
+    one.dropLane();
+    one.at[index.lane] = addIndex(index.at[index.lane], constantIndex(i));
+    store(moved.output, one, vector::ExtractOp::create(b, loc, value, i));
+  }
+}
+
+Emitter::LaneColumns Emitter::shareColumns(int64_t depth, int64_t width,
+                                           ArrayRef<Moved> results,
+                                           unsigned result) {
+  while (width > 1 && (32 * width > depth || depth % width))
+    width /= 2;
+  for (const Moved &moved : results)
+    for (Operation *move : moved.moves)
+      while (moved.result == result && width > 1 && isa<ReshapeOp>(move) &&
+             shapeOf(move->getResult(0)).back() % width)
+        width /= 2;
+  LaneColumns columns;
+  columns.width = width;
+  int64_t pieces = llvm::divideCeil(depth, 32 * width);
+  for (int64_t piece = 0; piece < pieces; ++piece) {
+    Value column =
+        addIndex(mulIndex(lane, width), constantIndex(piece * 32 * width));
+    Value valid;
+    if ((piece + 1) * 32 * width > depth) {
+      valid =
+          m.compareInt(arith::CmpIPredicate::slt, column, constantIndex(depth));
+      column = m.select(valid, column, constantIndex(0));
+      own(valid);
+      own(column);
+    }
+    columns.at.push_back(column);
+    columns.valid.push_back(valid);
+  }
+  return columns;
+}
+
+Index Emitter::LaneColumns::index(ArrayRef<Value> row, size_t piece) const {
+  Index index(row);
+  index.at.push_back(at[piece]);
+  if (width > 1)
+    index.lane = static_cast<int>(row.size()), index.width = width;
+  return index;
+}
+
+Value Emitter::dot(Value x, ArrayRef<Value> xRow, Value y,
+                   ArrayRef<Value> yRow) {
+  int last = static_cast<int>(xRow.size());
+  int64_t depth = shapeOf(x).back();
+  int64_t width = std::min(laneWidth(x, last, 1, 4), laneWidth(y, last, 1, 4));
+  while (depth % width)
+    width /= 2;
+  Value zero = m.constant(m.computeType(elementOf(x)), 0);
+  Value sum = loop(
+      constantIndex(0), constantIndex(depth), width,
+      m.splat(zero, width > 1 ? width : 0), [&](Value column, ValueRange so) {
+        Index xAt(xRow), yAt(yRow);
+        xAt.at.push_back(column);
+        yAt.at.push_back(column);
+        if (width > 1) {
+          xAt.lane = yAt.lane = last;
+          xAt.width = yAt.width = width;
+        }
+        return SmallVector<Value>{m.fma(eval(x, xAt), eval(y, yAt), so[0])};
+      })[0];
+  if (width > 1)
+    sum = m.reduceLanes(sum, [&](Value x, Value y) { return m.add(x, y); });
+  return sum;
+}
+
+std::pair<Value, Value> Emitter::keysOf(Value position, bool causal,
+                                        int64_t window, int64_t keys) {
+  auto own = [&](Value v) {
+    this->own(v);
+    return v;
+  };
+  Value zero = constantIndex(0), first = zero, end = constantIndex(keys);
+  if (causal)
+    end =
+        own(m.max(own(m.min(addIndex(position, constantIndex(1)), end)), zero));
+  if (window >= 0)
+    first = own(m.max(addIndex(position, constantIndex(1 - window)), zero));
+  return {first, end};
 }
 
 LogicalResult Emitter::emitCudaAttention(AttentionOp op, CudaKernelInfo &info) {
   SmallVector<int64_t> query = shapeOf(op.getQuery()),
                        key = shapeOf(op.getKey()),
                        value = shapeOf(op.getValue());
-  int64_t heads = query[1], rows = query[2], d = query[3], keys = key[2],
-          dv = value[3], group = heads / key[1];
+  int64_t heads = query[1], rows = query[2], keys = key[2], dv = value[3],
+          group = heads / key[1];
   auto window = static_cast<int64_t>(op.getWindow());
   SmallVector<int64_t> places = {query[0], heads, rows};
   Type element = elementOf(op.getResult()), type = m.computeType(element);
   Type i32 = b.getI32Type();
   double inf = std::numeric_limits<double>::infinity();
-  auto yield = cast<YieldOp>(fused.getBody().front().getTerminator());
-
-  // Where results go, and how many columns a lane can hold in one vector.
-  int64_t width = std::min<int64_t>(4, widthLimit());
-  width = laneWidth(op.getValue(), 3, 1, width);
-  while (width > 1 && (32 * width > dv || dv % width))
-    width /= 2;
-  struct Target {
-    unsigned output;
-    bool logSumExp;
-    SmallVector<Operation *> moves; ///< first to last
-  };
-  SmallVector<Target> targets;
-  for (auto [output, result] : llvm::enumerate(yield.getValues())) {
-    FailureOr<SmallVector<Operation *>> moves = movesFrom(result, op);
-    if (mlir::failed(moves))
-      return op.emitError("is in a CUDA kernel with ops that compute with its "
-                          "result; only transposes and reshapes may follow it");
-    Value source = moves->empty() ? result : moves->back()->getOperand(0);
-    bool logSumExp = source == op.getLogSumExp();
-    for (Operation *move : *moves)
-      while (!logSumExp && width > 1 && isa<ReshapeOp>(move) &&
-             shapeOf(move->getResult(0)).back() % width)
-        width /= 2;
-    targets.push_back({static_cast<unsigned>(output), logSumExp,
-                       SmallVector<Operation *>(llvm::reverse(*moves))});
-  }
-  auto put = [&](const Target &target, Index index, Value stored) {
-    for (Operation *move : target.moves) {
-      Index next = index;
-      if (auto transpose = dyn_cast<TransposeOp>(move)) {
-        for (auto [to, from] : llvm::enumerate(transpose.getPermutation())) {
-          next.at[to] = index.at[from];
-          if (index.lane == static_cast<int>(from))
-            next.lane = to;
-        }
-      } else {
-        next = reshapeIndex(shapeOf(move->getResult(0)),
-                            shapeOf(move->getOperand(0)), index);
-      }
-      index = next;
-    }
-    if (index.single() || index.lane + 1 == static_cast<int>(index.at.size()))
-      return store(target.output, index, stored);
-    for (int64_t i = 0; i < index.width; ++i) {
-      Index one = index;
-      one.dropLane();
-      one.at[index.lane] = addIndex(index.at[index.lane], constantIndex(i));
-      store(target.output, one, vector::ExtractOp::create(b, loc, stored, i));
-    }
-  };
-
+  FailureOr<SmallVector<Moved>> targets = movedResults(op);
+  if (mlir::failed(targets))
+    return failure();
   int64_t count = places[0] * heads * rows;
   if (mlir::failed(launch(count * 32, 128, info)))
     return failure();
@@ -123,43 +186,22 @@ LogicalResult Emitter::emitCudaAttention(AttentionOp op, CudaKernelInfo &info) {
     Value position = addIndex(at[2], constantIndex(op.getOffset()));
     if (op.getQueryOffset())
       position = addIndex(position, eval(op.getQueryOffset(), Index()));
-    Value first = zero, end = constantIndex(keys);
-    if (op.getCausal()) {
-      end = own(
-          m.max(own(m.min(addIndex(position, constantIndex(1)), end)), zero));
-      if (window >= 0)
-        first = own(m.max(addIndex(position, constantIndex(1 - window)), zero));
-    } else if (window >= 0) {
-      first = own(m.max(addIndex(position, constantIndex(1 - window)), zero));
-    }
+    auto [first, last] = keysOf(position, op.getCausal(), window, keys);
+    Value end = last;
 
     // The columns of the result that this lane adds up.
-    int64_t pieces = llvm::divideCeil(dv, 32 * width);
-    bool ragged = dv % (32 * width) != 0;
-    SmallVector<Value> columns, valid;
-    for (int64_t piece = 0; piece < pieces; ++piece) {
-      Value column =
-          addIndex(mulIndex(lane, width), constantIndex(piece * 32 * width));
-      bool check = ragged && piece + 1 == pieces;
-      valid.push_back(check ? compare(Predicate::slt, column, constantIndex(dv))
-                            : Value());
-      columns.push_back(check ? select(valid.back(), column, zero) : column);
-    }
-    int64_t lanes = width > 1 ? width : 0;
+    LaneColumns columns = shareColumns(
+        dv, laneWidth(op.getValue(), 3, 1, std::min<int64_t>(4, widthLimit())),
+        *targets, 0);
+    int64_t lanes = columns.width > 1 ? columns.width : 0,
+            pieces = columns.at.size();
     auto columnOf = [&](Value tensorRow, Value head, int64_t piece) {
-      Index index({at[0], head, tensorRow, columns[piece]});
-      if (lanes)
-        index.lane = 3, index.width = width;
-      return index;
+      return columns.index({at[0], head, tensorRow}, piece);
     };
 
     SmallVector<Value> carried = {number(-inf), number(0)};
     for (int64_t piece = 0; piece < pieces; ++piece)
       carried.push_back(m.splat(number(0), lanes));
-    int64_t step = std::min(laneWidth(op.getQuery(), 3, 1, 4),
-                            laneWidth(op.getKey(), 3, 1, 4));
-    while (d % step)
-      step /= 2;
     auto sum = [&](Value x, Value y) { return m.add(x, y); };
     SmallVector<Value> state =
         loop(first, end, 32, carried, [&](Value tile, ValueRange before) {
@@ -169,19 +211,8 @@ LogicalResult Emitter::emitCudaAttention(AttentionOp op, CudaKernelInfo &info) {
           if (op.getKeyPadding())
             inside = own(m.logicalAnd(
                 inside, eval(op.getKeyPadding(), Index({at[0], safe}))));
-          Value score = loop(zero, constantIndex(d), step,
-                             m.splat(number(0), step > 1 ? step : 0),
-                             [&](Value column, ValueRange total) {
-                               Index q({at[0], at[1], at[2], column}),
-                                   k({at[0], kvHead, safe, column});
-                               if (step > 1)
-                                 q.lane = k.lane = 3, q.width = k.width = step;
-                               return SmallVector<Value>{
-                                   m.fma(eval(op.getQuery(), q),
-                                         eval(op.getKey(), k), total[0])};
-                             })[0];
-          if (step > 1)
-            score = m.reduceLanes(score, sum);
+          Value score = dot(op.getQuery(), {at[0], at[1], at[2]}, op.getKey(),
+                            {at[0], kvHead, safe});
           score = m.mul(score, number(op.getScale().convertToDouble()));
           if (double cap = op.getSoftcap().convertToDouble(); cap > 0)
             score = m.mul(m.tanh(m.div(score, number(cap))), number(cap));
@@ -247,27 +278,27 @@ LogicalResult Emitter::emitCudaAttention(AttentionOp op, CudaKernelInfo &info) {
             },
             finish);
       result = own(m.round(result, element));
-      for (const Target &target : targets) {
-        if (target.logSumExp)
+      for (const Moved &target : *targets) {
+        if (target.result == 1)
           continue;
         auto write = [&] {
-          put(target, columnOf(at[2], at[1], piece), result);
+          storeMoved(target, columnOf(at[2], at[1], piece), result);
         };
-        if (valid[piece])
-          guard(valid[piece], write);
+        if (columns.valid[piece])
+          guard(columns.valid[piece], write);
         else
           write();
       }
     }
     Type f32 = b.getF32Type();
-    for (const Target &target : targets) {
-      if (!target.logSumExp)
+    for (const Moved &target : *targets) {
+      if (target.result == 0)
         continue;
       Value log = m.add(state[0], m.log(m.select(empty, number(1), total)));
       log = m.select(empty, number(-inf), log);
       log = own(m.cast(log, element.isF64() ? element : f32, f32));
       guard(compare(Predicate::eq, lane, zero), [&] {
-        put(target, Index({at[0], at[1], at[2]}), log);
+        storeMoved(target, Index({at[0], at[1], at[2]}), log);
       });
     }
   });

@@ -26,8 +26,9 @@ static int64_t product(ArrayRef<int64_t> dims) {
 }
 
 bool mlir::dshard::isCudaKernelOp(Operation *op) {
-  if (auto attention = dyn_cast<AttentionOp>(op))
-    return attention.getParts() == 1 &&
+  auto attention = dyn_cast<AttentionOp>(op);
+  if (attention || isa<AttentionGradOp>(op))
+    return (!attention || attention.getParts() == 1) &&
            llvm::all_of(op->getOperandTypes(), [](Type type) {
              Type element = cast<RankedTensorType>(type).getElementType();
              return element.isInteger(1) || element.isInteger(64) ||
@@ -385,6 +386,7 @@ FailureOr<CudaKernelInfo> Emitter::emitCuda() {
   info.name = name;
   info.buffers = body.getNumArguments() + fused.getNumResults();
   auto attentions = body.getOps<AttentionOp>();
+  auto gradients = body.getOps<AttentionGradOp>();
   auto scatter =
       body.getTerminator()->getOperand(0).getDefiningOp<ScatterAddOp>();
   bool hasSingle = false; // results of one place in a row of another
@@ -392,11 +394,17 @@ FailureOr<CudaKernelInfo> Emitter::emitCuda() {
     hasSingle |=
         cast<RankedTensorType>(result.getType()).getNumElements() !=
         cast<RankedTensorType>(fused.getResult(0).getType()).getNumElements();
-  LogicalResult result = !attentions.empty()
-                             ? emitCudaAttention(*attentions.begin(), info)
-                         : scatter ? emitCudaScatter(scatter, info)
-                         : foldsRows() || hasSingle ? emitCudaRows(info)
-                                                    : emitCudaElements(info);
+  LogicalResult result = success();
+  if (!attentions.empty())
+    result = emitCudaAttention(*attentions.begin(), info);
+  else if (!gradients.empty())
+    result = emitCudaAttentionGrad(*gradients.begin(), info);
+  else if (scatter)
+    result = emitCudaScatter(scatter, info);
+  else if (foldsRows() || hasSingle)
+    result = emitCudaRows(info);
+  else
+    result = emitCudaElements(info);
   if (mlir::failed(result) || failed)
     return failure();
   LLVM::ReturnOp::create(b, loc, ValueRange());

@@ -75,6 +75,31 @@ private:
   /// CudaAttention.cpp: a warp per query row, online softmax over tiles of 32
   /// keys.
   LogicalResult emitCudaAttention(AttentionOp op, CudaKernelInfo &info);
+  /// CudaAttentionGrad.cpp: a warp per row of dq and per row of dk and dv.
+  LogicalResult emitCudaAttentionGrad(AttentionGradOp op, CudaKernelInfo &info);
+  /// A result of the region: result number `result` of an op, and the
+  /// transposes and reshapes between them, the first first.
+  struct Moved {
+    unsigned output = 0, result = 0;
+    SmallVector<Operation *> moves;
+  };
+  FailureOr<SmallVector<Moved>> movedResults(Operation *op);
+  void storeMoved(const Moved &moved, Index index, Value value);
+  /// The columns of a row of `depth` that this lane of the warp has, in pieces
+  /// of `width`; `valid` is null where all lanes have theirs, else column 0
+  /// stands in.
+  struct LaneColumns {
+    int64_t width = 1;
+    SmallVector<Value> at, valid;
+    Index index(ArrayRef<Value> row, size_t piece) const;
+  };
+  LaneColumns shareColumns(int64_t depth, int64_t width,
+                           ArrayRef<Moved> results, unsigned result);
+  /// The inner product of two rows of the last dim, by one thread.
+  Value dot(Value x, ArrayRef<Value> xRow, Value y, ArrayRef<Value> yRow);
+  /// The keys [first, end) that a query at `position` may attend.
+  std::pair<Value, Value> keysOf(Value position, bool causal, int64_t window,
+                                 int64_t keys);
   /// Does something in the region fold the last dim?
   bool foldsRows();
   /// Runs `body` where `condition` holds.
