@@ -2,6 +2,7 @@
 plan, and what is missing or does not fit is said in one line."""
 
 import contextlib
+import json
 import re
 
 import numpy as np
@@ -219,3 +220,19 @@ def test_unknown_target(filled, tmp_path):
     assert len(done.lines()) == 1
     assert "cuda:sm_75" in done.lines()[0]
     assert "cuda:sm_90" in done.lines()[0]
+
+
+def test_gpu_check(tmp_path):
+    """scripts/gpu-check but for its build: what it prepares runs, and a difference fails."""
+    script = tools.script("gpu-check")
+    script.prepare(tmp_path / "plans")
+    cases = json.loads((tmp_path / "plans" / "cases.json").read_text())["cases"]
+    assert [case["name"] for case in cases] == [case[0] for case in script.CASES]
+    assert all(case["flops"] > 1e6 and case["bytes"] > 1e5 for case in cases)
+    run = tools.build_dir() / "bin" / "dshard-run"
+    with tools.emulated_gpus(1):
+        row = script.check_case(cases[0], run, tmp_path / "plans", 1, {})
+        assert float(row["difference"]) < cases[0]["bound"]
+        assert set(row["rate"]) == {"matmul", "launch"}
+        with pytest.raises(RuntimeError, match="differs"):
+            script.check_case(cases[0] | {"bound": 0}, run, tmp_path / "plans", 1, {})

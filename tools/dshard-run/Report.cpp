@@ -155,7 +155,9 @@ std::string dshard::run::jsonReport(Session &session, const Report &report) {
   json.key("planned_scratch_per_rank").value(memory.scratch);
   json.key("planned_messages_per_rank").value(memory.messages);
   json.key("planned_sum").value(session.plannedOfAllRanks().total());
-  json.key("measured_sum").value(report.measuredPeak);
+  // What is measured is the host's memory, not the GPUs'.
+  if (!session.runsOnGpus())
+    json.key("measured_sum").value(report.measuredPeak);
   json.endObject();
 
   // Of one rank in one run.
@@ -270,8 +272,10 @@ std::string dshard::run::textReport(Session &session, const Report &report) {
         " ms");
   }
   add("peak memory: planned " + formatBytes(memory.total()) + " per rank, " +
-      formatBytes(session.plannedOfAllRanks().total()) + " in sum; measured " +
-      formatBytes(report.measuredPeak) + " in sum");
+      formatBytes(session.plannedOfAllRanks().total()) + " in sum" +
+      (session.runsOnGpus()
+           ? ""
+           : "; measured " + formatBytes(report.measuredPeak) + " in sum"));
   for (const CollectiveRow &row :
        collectivesOf(session, report.milliseconds.size() * report.steps))
     add("collective: " + row.kind + " over " + row.axes + ", " +
