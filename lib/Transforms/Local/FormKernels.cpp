@@ -126,14 +126,14 @@ static void formAttention(AttentionOp op, bool isGpu) {
   buildFused(ops, outputs, op, isGpu ? "" : "attention");
 }
 
-static void formAttentionGrad(AttentionGradOp op) {
+static void formAttentionGrad(AttentionGradOp op, bool isGpu) {
   SmallVector<Operation *> ops;
   FailureOr<AttentionGradCall> call = matchAttentionGrad(op, &ops);
   if (failed(call))
     return;
   ops.push_back(op);
   sortByPosition(ops);
-  buildFused(ops, call->results, op, "attention_grad");
+  buildFused(ops, call->results, op, isGpu ? "" : "attention_grad");
 }
 
 //===----------------------------------------------------------------------===//
@@ -473,7 +473,7 @@ static LogicalResult formInBlock(Block &block, bool isGpu) {
     if (auto matmul = dyn_cast<MatMulOp>(op))
       formMatMul(matmul, isGpu);
     else if (auto grad = dyn_cast<AttentionGradOp>(op))
-      formAttentionGrad(grad);
+      formAttentionGrad(grad, isGpu);
     else
       formAttention(cast<AttentionOp>(op), isGpu);
   }

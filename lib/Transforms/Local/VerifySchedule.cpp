@@ -36,7 +36,8 @@ LogicalResult mlir::dshard::verifyScheduled(Operation &op) {
       return success();
     }
     for (Operation &inner : fused.getBody().front().without_terminator())
-      if (!isKernelOp(&inner) && !isa<AttentionOp>(inner)) // a kernel on GPUs
+      // Attention is a kernel on GPUs.
+      if (!isKernelOp(&inner) && !isa<AttentionOp, AttentionGradOp>(inner))
         return inner.emitOpError(
             "[verify_schedule_c3] cannot be generated inside a kernel");
     return success();
