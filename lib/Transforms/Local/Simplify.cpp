@@ -173,7 +173,7 @@ LogicalResult mlir::dshard::simplifyForKernels(Block &block, bool isGpu) {
         if (failed(decompose(attention)))
           return failure();
       } else if (auto grad = dyn_cast<AttentionGradOp>(op)) {
-        if (!isGpu && succeeded(matchAttentionGrad(grad)))
+        if (succeeded(matchAttentionGrad(grad)))
           continue;
         if (failed(decompose(grad)))
           return failure();
