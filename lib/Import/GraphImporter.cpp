@@ -4,6 +4,7 @@
 #include "GraphOrder.h"
 #include "NodeImporter.h"
 #include "Operators.h"
+#include "dshard/Dialect/DShard/IR/WeightNames.h"
 #include "dshard/Support/Text.h"
 #include "mlir/IR/Verifier.h"
 #include "mlir/Interfaces/SideEffectInterfaces.h"
@@ -430,20 +431,45 @@ static bool isParameter(const ParameterNames &names,
          StringRef(parameter).ends_with(".bias");
 }
 
+/// In a model to train, small tensors that training would change as well.
+static bool isTrained(const ParameterNames &names,
+                      const pb::TensorProto &tensor, StringRef name) {
+  std::string parameter = names.nameOf(name);
+  return tensor.dims_size() > 0 && !names.kinds.count(name) &&
+         (tensor.data_type() == pb::TensorProto::FLOAT ||
+          tensor.data_type() == pb::TensorProto::FLOAT16 ||
+          tensor.data_type() == pb::TensorProto::BFLOAT16) &&
+         isParameterPath(parameter) && !isBufferName(parameter);
+}
+
 Value GraphImporter::addTensor(const pb::TensorProto &tensor, StringRef name) {
   std::string parameter = names.nameOf(name);
-  auto read = tensors.read(tensor, parameter, isParameter(names, tensor, name),
-                           firstReaders.lookup(name));
+  bool isWeight = isParameter(names, tensor, name) ||
+                  (options.training && initializers.count(name) &&
+                   isTrained(names, tensor, name));
+  auto read =
+      tensors.read(tensor, parameter, isWeight, firstReaders.lookup(name));
   if (!read) {
     fail(read.status().message());
     return {};
   }
-  if (read->value)
+  if (read->value) {
+    if (isWeight && options.training && read->type.getNumElements() > 0)
+      emitRemark(UnknownLoc::get(context))
+          << file.path << ": parameter " << quote(parameter)
+          << " is a constant, not trained: its values are not one range of the "
+             "file; save it as raw data";
     return addConstant(read->value);
+  }
   NamedAttrList attributes;
   attributes.append(nameAttrName, StringAttr::get(context, name));
   attributes.append(roleAttrName, RoleAttr::get(context, Role::param));
   attributes.append(weightAttrName, read->weight);
+  if (auto kind = names.kinds.find(name);
+      options.training && kind != names.kinds.end())
+    attributes.append(
+        isParameterAttrName,
+        BoolAttr::get(context, StringRef(kind->second).contains("PARAMETER")));
   unsigned index = function.getNumArguments();
   (void)function.insertArgument(
       index, read->type, attributes.getDictionary(context),

@@ -5,6 +5,7 @@
 #include "dshard/Import/Import.h"
 #include "dshard/Pipelines/Pipelines.h"
 #include "dshard/Support/File.h"
+#include "dshard/Transforms/Train/TrainConfig.h"
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassInstrumentation.h"
 #include "mlir/Pass/PassManager.h"
@@ -181,6 +182,7 @@ static LogicalResult import(MLIRContext &context, const CompileOptions &options,
   importOptions.dimRoles = options.dimRoles;
   importOptions.constants = options.constants;
   importOptions.entry = options.entry;
+  importOptions.training = !options.train.empty();
   FailureOr<OwningOpRef<ModuleOp>> imported =
       importOnnx(context, options.model, importOptions);
   if (failed(imported))
@@ -202,12 +204,15 @@ static LogicalResult import(MLIRContext &context, const CompileOptions &options,
         }
   if (options.microBatches == 1)
     return success();
-  return options.train.empty()
-             ? divideIntoMicroBatches(module, options.model, importOptions,
-                                      options.microBatches,
-                                      getPhasePipeline(Phase::graph, options))
-             : addMicroBatch(*module, options.model, importOptions,
-                             options.microBatches);
+  std::string graphPasses = getPhasePipeline(Phase::graph, options);
+  if (options.train.empty())
+    return divideIntoMicroBatches(module, options.model, importOptions,
+                                  options.microBatches, graphPasses);
+  ::dshard::Result<TrainConfig> config = loadTrainConfig(options.train);
+  if (!config)
+    return error() << "--train: " << config.status().message();
+  return addMicroBatch(*module, options.model, importOptions,
+                       options.microBatches, config->logits, graphPasses);
 }
 
 /// Parses the IR of phase `options.from`. What only the importer reads is

@@ -3,8 +3,10 @@
 #include "MicroBatches.h"
 #include "dshard/Dialect/DShard/IR/DShardOps.h"
 #include "mlir/IR/Diagnostics.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassRegistry.h"
+#include "llvm/ADT/BitVector.h"
 
 using namespace mlir;
 using namespace mlir::dshard;
@@ -68,21 +70,6 @@ static FailureOr<OwningOpRef<ModuleOp>> importPart(func::FuncOp model,
   return imported;
 }
 
-LogicalResult mlir::dshard::addMicroBatch(ModuleOp module, StringRef path,
-                                          const ImportOptions &options,
-                                          int64_t count) {
-  ImportOptions micro = options;
-  micro.entry = trainStepName.str();
-  FailureOr<OwningOpRef<ModuleOp>> imported =
-      importPart(*module.getOps<func::FuncOp>().begin(), path, micro, count);
-  if (failed(imported))
-    return failure();
-  auto function = *(*imported)->getOps<func::FuncOp>().begin();
-  function->remove();
-  module.push_back(function);
-  return success();
-}
-
 /// Whether dim 0 is `count` times longer in `whole`; failure if anything else
 /// differs.
 static FailureOr<bool> isDivided(Type whole, Type part, int64_t count) {
@@ -128,6 +115,118 @@ static LogicalResult markBatch(func::FuncOp whole, func::FuncOp part,
   return success();
 }
 
+/// Leaves nothing but the computation of result `kept`.
+static LogicalResult keepResult(func::FuncOp function, unsigned kept) {
+  llvm::BitVector others(function.getNumResults(), true);
+  others.reset(kept);
+  Block &body = function.getBody().front();
+  body.getTerminator()->eraseOperands(others);
+  if (failed(function.eraseResults(others)))
+    return failure();
+  for (Operation &op : llvm::make_early_inc_range(llvm::reverse(body)))
+    if (isOpTriviallyDead(&op))
+      op.erase();
+  return success();
+}
+
+/// Each row of `logits` must belong to the same row of the inputs: labels and
+/// inputs go through the parts of the batch row by row.
+static LogicalResult checkLogits(func::FuncOp whole, StringRef logits,
+                                 int64_t count) {
+  auto error = [&](Type type) {
+    return whole.emitError() << "--micro-batches=" << count << ": logits '"
+                             << logits << "' are " << type;
+  };
+  static constexpr llvm::StringLiteral wayOut =
+      "; train without --micro-batches, or export logits as [batch, ...]";
+  auto type = cast<RankedTensorType>(whole.getResultTypes().front());
+  if (!whole.getResultAttr(0, microBatchedAttrName))
+    return error(type) << ", which do not have the batch in dim 0" << wayOut;
+  for (unsigned i = 0; i < whole.getNumArguments(); ++i) {
+    auto input = cast<RankedTensorType>(whole.getArgumentTypes()[i]);
+    if (whole.getArgAttr(i, microBatchedAttrName) &&
+        input.getDimSize(0) != type.getDimSize(0))
+      return error(type) << ", and the batch of input "
+                         << whole.getArgAttr(i, nameAttrName) << " is "
+                         << input.getDimSize(0) << wayOut;
+  }
+  return success();
+}
+
+/// Runs passes on a copy of a model, which has said its remarks.
+static LogicalResult runQuietly(ModuleOp module, StringRef passes) {
+  PassManager manager(module.getContext(), ModuleOp::getOperationName());
+  if (failed(parsePassPipeline(passes, manager)))
+    return failure();
+  ScopedDiagnosticHandler quiet(
+      module.getContext(), [](Diagnostic &diagnostic) {
+        return failure(diagnostic.getSeverity() == DiagnosticSeverity::Error);
+      });
+  return manager.run(module);
+}
+
+/// Proves, on copies, that the loss of the whole is the sum of those of the
+/// parts.
+static LogicalResult verifyTraining(ModuleOp module, func::FuncOp part,
+                                    int64_t count, StringRef logits,
+                                    StringRef graphPasses) {
+  OwningOpRef<ModuleOp> copy = module.clone();
+  OwningOpRef<func::FuncOp> partCopy = part.clone();
+  auto whole = *copy->getOps<func::FuncOp>().begin();
+  auto indices = llvm::seq<unsigned>(0, whole.getNumResults());
+  auto found = llvm::find_if(indices, [&](unsigned i) {
+    auto name = whole.getResultAttrOfType<StringAttr>(i, nameAttrName);
+    return name && name.getValue() == logits;
+  });
+  if (found == indices.end())
+    return success(); // dshard-build-train-step lists the outputs
+  if (failed(keepResult(whole, *found)) ||
+      failed(keepResult(*partCopy, *found)) ||
+      failed(markBatch(whole, *partCopy, count)) ||
+      failed(checkLogits(whole, logits, count)))
+    return failure();
+  whole->setAttr(microBatchesAttrName, part->getAttr(microBatchesAttrName));
+  if (failed(runQuietly(*copy, graphPasses)))
+    return failure();
+  // Its way out is another than that of pipelines.
+  std::string reason;
+  Location where = whole.getLoc();
+  {
+    ScopedDiagnosticHandler capture(
+        module.getContext(), [&](Diagnostic &diagnostic) {
+          if (reason.empty() &&
+              diagnostic.getSeverity() == DiagnosticSeverity::Error) {
+            reason = diagnostic.str();
+            where = diagnostic.getLocation();
+          }
+          return success();
+        });
+    PassManager manager(module.getContext(), ModuleOp::getOperationName());
+    if (succeeded(parsePassPipeline("dshard-verify-rows", manager)) &&
+        succeeded(manager.run(*copy)))
+      return success();
+  }
+  return emitError(where) << reason << "; train without --micro-batches";
+}
+
+LogicalResult mlir::dshard::addMicroBatch(ModuleOp module, StringRef path,
+                                          const ImportOptions &options,
+                                          int64_t count, StringRef logits,
+                                          StringRef graphPasses) {
+  ImportOptions micro = options;
+  micro.entry = trainStepName.str();
+  FailureOr<OwningOpRef<ModuleOp>> imported =
+      importPart(*module.getOps<func::FuncOp>().begin(), path, micro, count);
+  if (failed(imported))
+    return failure();
+  auto function = *(*imported)->getOps<func::FuncOp>().begin();
+  if (failed(verifyTraining(module, function, count, logits, graphPasses)))
+    return failure();
+  function->remove();
+  module.push_back(function);
+  return success();
+}
+
 LogicalResult mlir::dshard::divideIntoMicroBatches(
     OwningOpRef<ModuleOp> &module, StringRef path, const ImportOptions &options,
     int64_t count, StringRef graphPasses) {
@@ -140,19 +239,9 @@ LogicalResult mlir::dshard::divideIntoMicroBatches(
   if (failed(markBatch(whole, part, count)))
     return failure();
   whole->setAttr(microBatchesAttrName, part->getAttr(microBatchesAttrName));
-  PassManager manager(module->getContext(), ModuleOp::getOperationName());
-  if (failed(parsePassPipeline((graphPasses + ",dshard-verify-rows").str(),
-                               manager)))
+  // The same passes say the same again on the part.
+  if (failed(runQuietly(*module, (graphPasses + ",dshard-verify-rows").str())))
     return failure();
-  {
-    // The same passes say the same again on the part.
-    ScopedDiagnosticHandler quiet(
-        module->getContext(), [](Diagnostic &diagnostic) {
-          return failure(diagnostic.getSeverity() == DiagnosticSeverity::Error);
-        });
-    if (failed(manager.run(*module)))
-      return failure();
-  }
   (**imported)->setAttrs((*module)->getAttrDictionary());
   module = std::move(*imported);
   return success();

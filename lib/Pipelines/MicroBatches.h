@@ -15,9 +15,12 @@ inline constexpr llvm::StringLiteral trainStepName = "train_step";
 /// the `count`-th part of what `options` says, and adds it to `module` (the
 /// whole batch) as @train_step with `dshard.micro_batches`. Importing twice
 /// gives exact types where the batch went through shape arithmetic. Errors:
-/// `count` does not divide a batch, or a batch is not symbolic.
+/// `count` does not divide a batch, or a batch is not symbolic; the output
+/// `logits` does not have the batch in dim 0, or its rows mix (`graphPasses`
+/// simplify a copy of the model before that is proved).
 LogicalResult addMicroBatch(ModuleOp module, StringRef path,
-                            const ImportOptions &options, int64_t count);
+                            const ImportOptions &options, int64_t count,
+                            StringRef logits, StringRef graphPasses);
 
 /// Puts the model on one of `count` parts of the batch in the place of
 /// `module`, the model on the whole batch: its function gets

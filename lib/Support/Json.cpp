@@ -96,4 +96,24 @@ JsonWriter &JsonWriter::value(double number) {
   return std::isfinite(number) ? raw(formatDouble(number)) : null();
 }
 
+bool isJsonDeeperThan(std::string_view text, int depth) {
+  int open = 0;
+  bool inString = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    char c = text[i];
+    if (inString) {
+      i += c == '\\';
+      inString = c != '"';
+    } else if (c == '"') {
+      inString = true;
+    } else if (c == '[' || c == '{') {
+      if (++open > depth)
+        return true;
+    } else if (c == ']' || c == '}') {
+      --open;
+    }
+  }
+  return false;
+}
+
 } // namespace dshard

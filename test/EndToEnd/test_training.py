@@ -135,18 +135,34 @@ def test_a_gradient_that_is_not_finite_writes_nothing(filled, tmp_path):
 
 REFUSED_CONFIGS = [
     ({"lr": 1}, "unknown key 'lr'; the keys are loss, logits, labels, ignore_index,"),
-    ({"optimizer": {"beta": 0.9}}, "unknown key 'optimizer.beta'; the keys are name, betas,"),
+    ({"optimizer": {"beta": 0.9}}, "json: unknown key 'optimizer.beta'; the keys are name, betas,"),
+    ({"optimizer": []}, "key 'optimizer' is .., expected an object"),
+    ({"a\nb": 1}, "unknown key 'a.0Ab'; the keys are"),
+    ({"logits": "a\nb"}, "key 'logits' is .a.nb., expected a name without control characters"),
     ({"loss": "mse"}, "key 'loss' is \"mse\", expected cross_entropy"),
     ({"logits": "out"}, "the model has no output 'out' for the loss; its outputs are y"),
     ({"logits": 3}, "key 'logits' is 3, expected a name"),
     ({"labels": "x"}, "the model has an argument 'x' already"),
+    ({"labels": "loss"}, "key 'labels' is .loss., a name that the training step uses itself"),
+    ({"labels": "step"}, "key 'labels' is .step., a name"),
+    ({"labels": "lr"}, "key 'labels' is .lr., a name"),
+    ({"labels": "up_proj.weight.grad"}, "key 'labels' is .up_proj.weight.grad., a name"),
     ({"shift_labels": True}, "shift_labels needs floats .batch, sequence, classes."),
     ({"shift_labels": 1}, "key 'shift_labels' is 1, expected true or false"),
     ({"ignore_index": 0.5}, "key 'ignore_index' is 0.5, expected a whole number"),
     ({"ignore_index": 1 << 60}, "key 'ignore_index' is 1152921504606846976, expected a whole"),
     ({"optimizer": {"name": "sgd"}}, "key 'optimizer.name' is \"sgd\", expected adamw"),
     ({"optimizer": {"betas": [0.9, 1]}}, "key 'optimizer.betas' is 1, expected two numbers in"),
-    ({"optimizer": {"betas": [0.9]}}, "key 'optimizer.betas' is .0.9.*, expected .beta1, beta2."),
+    ({"optimizer": {"betas": [0.9]}}, "json: key 'optimizer.betas' is .0.9.*, expected .beta1, beta2."),
+    ({"optimizer": {"betas": [0.9, 0.99999999999]}}, "below 1 in f32 too"),
+    ({"optimizer": {"eps": 1e-60}}, "key 'optimizer.eps' is .*e-61, expected a number > 0 that f32"),
+    ({"optimizer": {"eps": 1e39}}, "key 'optimizer.eps' is .*, expected a number > 0 that f32"),
+    ({"optimizer": {"weight_decay": 1e39}}, "key 'optimizer.weight_decay' is .*, expected a number >= 0 that f32"),
+    ({"clip_norm": 1e-320}, "key 'clip_norm' is .*, expected a number > 0 that f32 holds"),
+    ({"clip_norm": 1e39}, "key 'clip_norm' is .*, expected a number > 0 that f32 holds"),
+    ({"trainable": ["*.gamma"]}, "'.*.gamma' of trainable matches no parameter"),
+    ({"trainable": "*"}, "key 'trainable' is .*, expected a list of globs"),
+    ({"trainable": []}, "no parameter of the model changes 'y'; there is nothing to train; not"),
     ({"optimizer": {"eps": 0}}, "key 'optimizer.eps' is 0, expected a number > 0"),
     ({"optimizer": {"weight_decay": -1}}, "key 'optimizer.weight_decay' is -1"),
     ({"optimizer": {"no_decay": ["*.gamma"]}}, "'\\*.gamma' of no_decay matches no parameter"),
@@ -189,6 +205,19 @@ def test_missing_and_broken_files_are_refused(tmp_path):
     refused(start_train(tmp_path, "--to=train"), "is a folder; give a JSON file")
     (tmp_path / "train.json").write_text('{"loss": ')
     refused(start_train(tmp_path / "train.json", "--to=train"), "is not JSON")
+
+
+@pytest.mark.parametrize("flag", ["--train", "--tp-plan"])
+def test_deeply_nested_json_is_refused(tmp_path, flag):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    done = tools.start(
+        "dshard-opt", tools.MODELS / "mlp.onnx", "--dim", "batch=16", "--mesh=tp=2",
+        f"{flag}={tmp_path / 'deep.json'}", "--to=local", "-o", tmp_path / "out.mlir",
+    )
+    refused(done, "deep.json: is nested more than 64 levels deep")
+    # Brackets in a string nest nothing.
+    (tmp_path / "deep.json").write_text(json.dumps({"logits": "\\\"" + "[" * 100}))
+    refused(start_train(tmp_path / "deep.json", "--to=train"), "has no output")
 
 
 def test_micro_batches_that_do_not_suit_are_refused(tmp_path):
@@ -319,3 +348,152 @@ def test_labels_out_of_range_are_refused(filled, tmp_path, flags, to):
             assert done.status == 0, done.stderr
         else:
             refused(done, f"input 'labels' has the value {value} at .11.; allowed are 0 to 63 and -100")
+
+
+#
+# Which weights are trained, and whether a batch may be divided: models of a few nodes
+#
+
+
+def save_model(path, nodes, x, logits, weights, external=()):
+    """x -> logits; `weights` by name, those in `external` in a file of their own."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    tensors = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    for tensor in tensors:
+        if tensor.name in external:
+            onnx.external_data_helper.set_external_data(tensor, f"{path.name}.data")
+    graph = helper.make_graph(
+        [helper.make_node(op, ins, [out], out, **keys) for op, ins, out, keys in nodes],
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, logits)],
+        tensors,
+    )
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), str(path))
+    return path
+
+
+def floats(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def start_small(model, config, folder, *flags):
+    return tools.start(
+        "dshard-opt", model, "--dim", "batch=4", f"--train={config}", *flags,
+        "-o", folder / "small.dsplan",
+    )
+
+
+def test_logits_without_the_batch_in_dim_0_have_no_micro_batches(tmp_path):
+    """[batch, seq] in one dim: labels would meet other samples."""
+    model = save_model(
+        tmp_path / "flat.onnx",
+        [("MatMul", ["x", "fc.weight"], "a", {}), ("Reshape", ["a", "shape"], "logits", {})],
+        ["batch", 3, 8], ["n", 5], {"fc.weight": floats(8, 5), "shape": np.array([-1, 5])},
+    )
+    config = write_config(tmp_path)
+    assert start_small(model, config, tmp_path).status == 0
+    refused(
+        start_small(model, config, tmp_path, "--micro-batches=2"),
+        "--micro-batches=2: logits 'logits' are .*12x5.*, and the batch of input .x. is 4; train "
+        "without --micro-batches, or export logits as .batch, ....",
+    )
+
+
+def test_a_batch_whose_rows_mix_has_no_micro_batches(tmp_path):
+    """Each sample less the mean of the batch."""
+    model = save_model(
+        tmp_path / "mean.onnx",
+        [
+            ("MatMul", ["x", "fc.weight"], "a", {}),
+            ("ReduceMean", ["a", "axes"], "m", {"keepdims": 1}),
+            ("Sub", ["a", "m"], "logits", {}),
+        ],
+        ["batch", 8], ["batch", 5], {"fc.weight": floats(8, 5), "axes": np.array([0])},
+    )
+    config = write_config(tmp_path)
+    assert start_small(model, config, tmp_path).status == 0
+    refused(
+        start_small(model, config, tmp_path, "--micro-batches=2"),
+        "node 'm': --micro-batches=2: dshard.reduce reduces over the batch.*; train without "
+        "--micro-batches",
+    )
+
+
+def test_another_output_may_mix_the_batch(tmp_path):
+    """The loss reads the logits alone."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    path = save_model(
+        tmp_path / "other.onnx",
+        [
+            ("MatMul", ["x", "fc.weight"], "logits", {}),
+            ("ReduceMean", ["logits", "axes"], "mean", {"keepdims": 0}),
+        ],
+        ["batch", 8], ["batch", 5], {"fc.weight": floats(8, 5), "axes": np.array([0])},
+    )
+    model = onnx.load(str(path))
+    model.graph.output.append(helper.make_tensor_value_info("mean", TensorProto.FLOAT, [5]))
+    onnx.save(model, str(path))
+    done = start_small(path, write_config(tmp_path), tmp_path, "--micro-batches=2")
+    assert done.status == 0, done.stderr
+
+
+def trained_model(folder):
+    """Parameters, small and large, inside and outside the file, and what is none."""
+    weights = {
+        "fc.weight": floats(8, 5),
+        "layer.gamma": floats(5, seed=1),
+        "val_37": np.array(2, np.float32),
+        "rotary_emb.inv_freq": floats(5, seed=2),
+        "norm.running_mean": floats(5, seed=3),
+        "val_40": floats(5, seed=4),
+    }
+    nodes = [("MatMul", ["x", "fc.weight"], "h0", {})]
+    for i, name in enumerate(list(weights)[1:]):
+        out = "logits" if i == 4 else f"h{i + 1}"
+        nodes.append(("Mul", [f"h{i}", name], out, {}))
+    return save_model(
+        folder / "trained.onnx", nodes, ["batch", 8], ["batch", 5], weights,
+        external=[name for name in weights if name != "layer.gamma"],
+    )
+
+
+@pytest.mark.parametrize(
+    "trainable,trained,remark",
+    [
+        (
+            None,
+            {"fc.weight", "layer.gamma"},
+            "2 parameters are trained; not trained: val_37 .no dims.; rotary_emb.inv_freq, "
+            "norm.running_mean .a buffer by its name.; val_40 .named unlike a module's parameter.",
+        ),
+        (["*.gamma", "val_4?"], {"layer.gamma", "val_40"}, "fc.weight, .*no glob of trainable"),
+    ],
+    ids=["default", "globs"],
+)
+def test_what_is_trained(tmp_path, trainable, trained, remark):
+    keys = {} if trainable is None else {"trainable": trainable}
+    done = start_small(trained_model(tmp_path), write_config(tmp_path, **keys), tmp_path)
+    assert done.status == 0 and re.search("remark: .*" + remark, done.stderr), done.stderr
+    _, report = tools.run_plan(
+        tmp_path / "small.dsplan", {"x": floats(4, 8), "labels": np.arange(4)}, [], tmp_path,
+        "--entry=train_step", f"--save-state={tmp_path / 'state'}",
+    )
+    saved = {path.name for path in (tmp_path / "state").glob("*.exp_avg.npy")}
+    assert saved == {f"{name}.exp_avg.npy" for name in trained}
+
+
+def test_a_matrix_with_a_name_that_exporters_make_up_is_warned_of(tmp_path):
+    weights = {"fc.weight": floats(8, 5), "onnx::MatMul_12": floats(5, 5)}
+    model = save_model(
+        tmp_path / "renamed.onnx",
+        [("MatMul", ["x", "fc.weight"], "a", {}), ("MatMul", ["a", "onnx::MatMul_12"], "logits", {})],
+        ["batch", 8], ["batch", 5], weights, external=list(weights),
+    )
+    done = start_small(model, write_config(tmp_path), tmp_path)
+    assert "warning: " in done.stderr and "onnx::MatMul_12 (named unlike" in done.stderr

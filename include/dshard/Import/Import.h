@@ -62,6 +62,10 @@ struct ImportOptions {
   std::vector<std::pair<std::string, std::string>> constants;
   /// Name of the function.
   std::string entry = "run";
+  /// The model is to be trained: a small tensor of floats whose name is a
+  /// module's parameter is a weight too, and weights say whether the file calls
+  /// them parameters (`dshard.is_parameter`).
+  bool training = false;
 };
 
 /// Imports the ONNX file at `path`. The dialects it needs are loaded into the

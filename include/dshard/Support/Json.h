@@ -64,6 +64,12 @@ private:
   bool afterKey = false;
 };
 
+/// What a file for people may nest; parsers recurse, and their stack ends.
+constexpr int maxJsonDepth = 64;
+/// Whether `text` opens more than `depth` brackets at once, strings aside. It
+/// need not be JSON.
+bool isJsonDeeperThan(std::string_view text, int depth);
+
 /// `text` in quotes, escaped. Bytes that are not UTF-8 pass through.
 std::string jsonQuote(std::string_view text);
 

@@ -2,6 +2,7 @@
 
 #include "TensorParallelPlan.h"
 #include "dshard/Support/File.h"
+#include "dshard/Support/Json.h"
 #include "dshard/Support/Text.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/SmallVector.h"
@@ -156,6 +157,10 @@ Result<TensorParallelPlan> mlir::dshard::loadPlan(StringRef nameOrFile) {
   Result<std::string> text = ::dshard::readFile(nameOrFile.str());
   if (!text)
     return text.status();
+  if (::dshard::isJsonDeeperThan(*text, ::dshard::maxJsonDepth))
+    return Status::error(what + "is nested more than " +
+                         std::to_string(::dshard::maxJsonDepth) +
+                         " levels deep");
   llvm::Expected<llvm::json::Value> json = llvm::json::parse(*text);
   if (!json)
     return Status::error(what +

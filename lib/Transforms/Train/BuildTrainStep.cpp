@@ -1,12 +1,13 @@
 //===- BuildTrainStep.cpp - Add the entry point train_step ----------------===//
 
 #include "OptimizerStep.h"
-#include "TrainConfig.h"
 #include "dshard/Dialect/DShard/IR/DShardBuilder.h"
+#include "dshard/Dialect/DShard/IR/WeightNames.h"
 #include "dshard/Support/Text.h"
 #include "dshard/Transforms/Train/Autodiff.h"
 #include "dshard/Transforms/Train/Passes.h"
 #include "mlir/IR/IRMapping.h"
+#include "llvm/ADT/MapVector.h"
 #include "llvm/Support/GlobPattern.h"
 #include "llvm/Support/ScopedPrinter.h"
 
@@ -55,6 +56,7 @@ private:
 
   LogicalResult findLogits();
   LogicalResult checkLabels();
+  LogicalResult chooseTrained();
   LogicalResult checkParameters();
   LogicalResult matchDecay();
   NamedAttribute named(StringRef name, Attribute value) {
@@ -72,6 +74,7 @@ private:
   FailureOr<Value> buildForwardBackward(Value iteration,
                                         SmallVectorImpl<Value> &gradients);
   LogicalResult buildLoop(Value &lossSum, SmallVectorImpl<Value> &gradients);
+  std::string listUntrained() const;
   LogicalResult collectTrained(ArrayRef<Value> gradients);
   void finish(Value lossSum);
 
@@ -90,7 +93,18 @@ private:
   Value prepared;     ///< shifted, of the whole batch
   Value inverseCount; ///< tensor<f32>: 1 / number of labels that count
   Value validCount;   ///< tensor<f32>
-  SmallVector<Value> candidates; ///< float parameters
+  struct FloatWeight {
+    Value value;
+    std::string name;
+    BoolAttr isParameter; ///< what the file says, null where nothing
+  };
+  SmallVector<FloatWeight> floatWeights;
+  /// Why -> the names of float weights that are not trained.
+  llvm::MapVector<StringRef, std::vector<std::string>> untrained;
+  /// A matrix is not trained since its name is no parameter's: exporters and
+  /// tools that rename weights make such files.
+  bool leavesMatrix = false;
+  SmallVector<Value> candidates; ///< to be trained
   SmallVector<std::string> candidateNames;
   SmallVector<double> candidateDecay;
   SmallVector<TrainedParameter> trained;
@@ -144,6 +158,78 @@ LogicalResult TrainStepBuilder::checkLabels() {
   return success();
 }
 
+/// Which of the names a list of globs matches. Every glob must match one.
+static LogicalResult matchGlobs(func::FuncOp model, ArrayRef<std::string> globs,
+                                StringRef key,
+                                const std::vector<std::string> &names,
+                                SmallVectorImpl<bool> &matched) {
+  matched.assign(names.size(), false);
+  for (const std::string &text : globs) {
+    // Its syntax was checked when it was read.
+    llvm::Expected<llvm::GlobPattern> glob = llvm::GlobPattern::create(text);
+    if (!glob)
+      return model.emitError() << "--train: " << toString(glob.takeError());
+    bool matches = false;
+    for (auto [name, isMatched] : llvm::zip_equal(names, matched)) {
+      if (!glob->match(name))
+        continue;
+      matches = isMatched = true;
+    }
+    if (!matches)
+      return model.emitError()
+             << "--train: the glob '" << text << "' of " << key
+             << " matches no parameter" << ::dshard::didYouMean(text, names);
+  }
+  return success();
+}
+
+static constexpr llvm::StringLiteral noParameterName =
+    "named unlike a module's parameter";
+
+/// Why a weight is not trained by default; empty if it is.
+static StringRef whyNotTrained(Value value, StringRef name,
+                               BoolAttr isParameter, bool hasPaths) {
+  if (typeOf(value).getRank() == 0)
+    return "no dims";
+  if (isParameter)
+    return isParameter.getValue() ? "" : "a buffer";
+  if (isBufferName(name))
+    return "a buffer by its name";
+  if (isMadeUpName(name) || (hasPaths && !isParameterPath(name)))
+    return noParameterName;
+  return "";
+}
+
+/// The candidates among the float weights: those that the globs of `trainable`
+/// match, else the parameters of modules.
+LogicalResult TrainStepBuilder::chooseTrained() {
+  std::vector<std::string> names;
+  for (const FloatWeight &weight : floatWeights)
+    names.push_back(weight.name);
+  SmallVector<bool> matched;
+  if (config.trainable &&
+      failed(matchGlobs(model, *config.trainable, "trainable", names, matched)))
+    return failure();
+  bool hasPaths = llvm::any_of(names, [](StringRef name) {
+    return isParameterPath(name) && !isBufferName(name);
+  });
+  for (auto [i, weight] : llvm::enumerate(floatWeights)) {
+    StringRef why = config.trainable
+                        ? (matched[i] ? "" : "no glob of trainable matches it")
+                        : whyNotTrained(weight.value, weight.name,
+                                        weight.isParameter, hasPaths);
+    if (!why.empty()) {
+      leavesMatrix |=
+          why == noParameterName && typeOf(weight.value).getRank() > 1;
+      untrained[why].push_back(weight.name);
+      continue;
+    }
+    candidates.push_back(weight.value);
+    candidateNames.push_back(weight.name);
+  }
+  return success();
+}
+
 LogicalResult TrainStepBuilder::checkParameters() {
   for (auto [value, name] : llvm::zip_equal(candidates, candidateNames))
     if (!typeOf(value).getElementType().isF32())
@@ -154,27 +240,17 @@ LogicalResult TrainStepBuilder::checkParameters() {
   return success();
 }
 
-/// The weight decay of each float parameter.
+/// The weight decay of each candidate. A glob may match what is not trained.
 LogicalResult TrainStepBuilder::matchDecay() {
-  std::vector<std::string> names(candidateNames.begin(), candidateNames.end());
-  candidateDecay.assign(names.size(), config.weightDecay);
-  for (const std::string &text : config.noDecay) {
-    // Its syntax was checked when it was read.
-    llvm::Expected<llvm::GlobPattern> glob = llvm::GlobPattern::create(text);
-    if (!glob)
-      return model.emitError() << "--train: " << toString(glob.takeError());
-    bool matches = false;
-    for (auto [name, decay] : llvm::zip_equal(names, candidateDecay)) {
-      if (!glob->match(name))
-        continue;
-      decay = 0;
-      matches = true;
-    }
-    if (!matches)
-      return model.emitError() << "--train: the glob '" << text
-                               << "' of no_decay matches no parameter"
-                               << ::dshard::didYouMean(text, names);
-  }
+  std::vector<std::string> names;
+  for (const FloatWeight &weight : floatWeights)
+    names.push_back(weight.name);
+  SmallVector<bool> matched;
+  if (failed(matchGlobs(model, config.noDecay, "no_decay", names, matched)))
+    return failure();
+  for (auto [weight, isMatched] : llvm::zip_equal(floatWeights, matched))
+    if (llvm::is_contained(candidates, weight.value))
+      candidateDecay.push_back(isMatched ? 0 : config.weightDecay);
   return success();
 }
 
@@ -216,14 +292,17 @@ void TrainStepBuilder::addModelArguments() {
     if (weight && !labels)
       addLabels();
     NamedAttrList attributes(model.getArgAttrDict(i));
+    auto isParameter =
+        dyn_cast_if_present<BoolAttr>(attributes.erase(isParameterAttrName));
+    model.removeArgAttr(i, isParameterAttrName);
     if (weight)
       attributes.set(stateAttrName, weight.getName());
     Value argument =
         addArgument(model.getArgumentTypes()[i], attributes.getAttrs());
     if (!weight || !isa<FloatType>(typeOf(argument).getElementType()))
       continue;
-    candidates.push_back(argument);
-    candidateNames.push_back(weight.getName().getValue().str());
+    floatWeights.push_back(
+        {argument, weight.getName().getValue().str(), isParameter});
   }
   if (!labels)
     addLabels();
@@ -381,11 +460,10 @@ LogicalResult TrainStepBuilder::buildLoop(Value &lossSum,
 /// Names the finished gradients; parameters that no gradient reaches stay as
 /// they are.
 LogicalResult TrainStepBuilder::collectTrained(ArrayRef<Value> gradients) {
-  std::vector<std::string> untrained;
   for (auto [value, name, decay, gradient] :
        llvm::zip_equal(candidates, candidateNames, candidateDecay, gradients)) {
     if (!gradient) {
-      untrained.push_back(name);
+      untrained["the loss does not depend on it"].push_back(name);
       continue;
     }
     TrainedParameter &parameter = trained.emplace_back();
@@ -397,14 +475,41 @@ LogicalResult TrainStepBuilder::collectTrained(ArrayRef<Value> gradients) {
     parameter.gradient = make.create<GradientOp>(gradient.getType(), gradient,
                                                  builder.getStringAttr(name));
   }
-  if (trained.empty())
-    return model.emitError() << "--train: no parameter of the model changes '"
-                             << config.logits << "'; there is nothing to train";
+  if (trained.empty()) {
+    InFlightDiagnostic error =
+        model.emitError() << "--train: no parameter of the model changes '"
+                          << config.logits << "'; there is nothing to train";
+    if (!untrained.empty())
+      error << "; not trained: " << listUntrained()
+            << " (key trainable names weights to train)";
+    return error;
+  }
+  std::string count = std::to_string(trained.size());
+  InFlightDiagnostic remark =
+      leavesMatrix ? model.emitWarning() : model.emitRemark();
+  remark << "--train: " << count
+         << (trained.size() == 1 ? " parameter is" : " parameters are")
+         << " trained";
   if (!untrained.empty())
-    model.emitRemark() << "not trained, since the loss does not depend on "
-                       << (untrained.size() == 1 ? "it: " : "them: ")
-                       << ::dshard::join(untrained, ", ");
+    remark << "; not trained: " << listUntrained();
+  if (leavesMatrix)
+    remark << "; key trainable names weights to train";
   return success();
+}
+
+/// "a, b (no dims); c (a buffer)".
+std::string TrainStepBuilder::listUntrained() const {
+  constexpr size_t shown = 8;
+  std::string text;
+  for (const auto &[reason, names] : untrained) {
+    std::vector<std::string> first(
+        names.begin(), names.begin() + std::min(names.size(), shown));
+    text += (text.empty() ? "" : "; ") + ::dshard::join(first, ", ");
+    if (names.size() > shown)
+      text += " and " + std::to_string(names.size() - shown) + " more";
+    text += " (" + reason.str() + ")";
+  }
+  return text;
 }
 
 //===----------------------------------------------------------------------===//
@@ -474,7 +579,8 @@ FailureOr<func::FuncOp> TrainStepBuilder::build() {
                               builder.getFunctionType({}, {}));
   Block *entry = step.addEntryBlock();
   addModelArguments();
-  if (failed(checkParameters()) || failed(matchDecay()))
+  if (failed(chooseTrained()) || failed(checkParameters()) ||
+      failed(matchDecay()))
     return failure();
 
   builder.setInsertionPointToEnd(entry);

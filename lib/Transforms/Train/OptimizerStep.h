@@ -2,8 +2,8 @@
 #ifndef DSHARD_LIB_TRANSFORMS_TRAIN_OPTIMIZERSTEP_H
 #define DSHARD_LIB_TRANSFORMS_TRAIN_OPTIMIZERSTEP_H
 
-#include "TrainConfig.h"
 #include "dshard/Dialect/DShard/IR/DShardBuilder.h"
+#include "dshard/Transforms/Train/TrainConfig.h"
 
 namespace mlir::dshard {
 

@@ -1,15 +1,18 @@
 //===- TrainConfig.cpp - Read what --train says ---------------------------===//
 
-#include "TrainConfig.h"
+#include "dshard/Transforms/Train/TrainConfig.h"
 #include "dshard/Support/File.h"
+#include "dshard/Support/Json.h"
 #include "dshard/Support/Text.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/STLFunctionalExtras.h"
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/GlobPattern.h"
 #include "llvm/Support/JSON.h"
 #include <cmath>
 #include <functional>
+#include <limits>
 
 using namespace mlir::dshard;
 using ::dshard::Result;
@@ -22,6 +25,8 @@ namespace {
 struct Key {
   StringRef name;
   std::function<Status(const JsonValue &)> read;
+  /// Its value is an object, whose errors name the key in full.
+  bool isObject = false;
 };
 } // namespace
 
@@ -29,6 +34,14 @@ static std::string textOf(const JsonValue &value) {
   std::string text;
   llvm::raw_string_ostream(text) << value;
   return text.size() > 60 ? text.substr(0, 60) + "..." : text;
+}
+
+/// Names of a file stay on their line.
+static std::string escaped(StringRef name) {
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  llvm::printEscapedString(name, stream);
+  return text;
 }
 
 static Status expected(StringRef what, const JsonValue &value) {
@@ -50,11 +63,14 @@ static Status readObject(const llvm::json::Object &object,
     const auto *key =
         llvm::find_if(keys, [&](const Key &key) { return key.name == name; });
     if (key == keys.end())
-      return Status::error("unknown key '" + prefix.str() + name.str() +
+      return Status::error("unknown key '" + prefix.str() + escaped(name) +
                            "'; the keys are " + ::dshard::join(names, ", "));
-    if (Status status = key->read(*object.get(name)); !status)
-      return Status::error("key '" + prefix.str() + name.str() + "' " +
-                           status.message());
+    const JsonValue &value = *object.get(name);
+    if (Status status = key->read(value); !status)
+      return key->isObject && value.getAsObject()
+                 ? status
+                 : Status::error("key '" + prefix.str() + name.str() + "' " +
+                                 status.message());
   }
   return Status();
 }
@@ -69,11 +85,33 @@ static Status readNumber(const JsonValue &value, StringRef what,
   return Status();
 }
 
+/// What the optimizer computes with is f32.
+static bool isNormalFloat(double x) {
+  return x >= std::numeric_limits<float>::min() &&
+         x <= std::numeric_limits<float>::max();
+}
+static constexpr llvm::StringLiteral positiveFloat =
+    "a number > 0 that f32 holds (1.2e-38 to 3.4e38)";
+
 static Status readName(const JsonValue &value, std::string &result) {
   std::optional<StringRef> text = value.getAsString();
   if (!text || text->empty())
     return expected("a name", value);
+  if (llvm::any_of(*text, [](char c) { return !llvm::isPrint(c) && c >= 0; }))
+    return expected("a name without control characters", value);
   result = text->str();
+  return Status();
+}
+
+/// The input of the labels must not be taken for another value of the step.
+static Status readLabels(const JsonValue &value, std::string &result) {
+  if (Status status = readName(value, result); !status)
+    return status;
+  StringRef name = result;
+  if (name == "loss" || name == "grad_norm" || name == "step" || name == "lr" ||
+      name.starts_with("nonfinite.") || name.ends_with(".grad"))
+    return Status::error("is " + textOf(value) +
+                         ", a name that the training step uses itself");
   return Status();
 }
 
@@ -105,9 +143,9 @@ static Status readBetas(const JsonValue &value, TrainConfig &config) {
     return expected("[beta1, beta2]", value);
   double *betas[] = {&config.beta1, &config.beta2};
   for (size_t i = 0; i < 2; ++i)
-    if (Status status =
-            readNumber((*array)[i], "two numbers in [0, 1)",
-                       [](double x) { return x >= 0 && x < 1; }, *betas[i]);
+    if (Status status = readNumber(
+            (*array)[i], "two numbers in [0, 1), below 1 in f32 too",
+            [](double x) { return x >= 0 && float(x) < 1; }, *betas[i]);
         !status)
       return status;
   return Status();
@@ -117,7 +155,7 @@ static Status readGlobs(const JsonValue &value,
                         std::vector<std::string> &globs) {
   const llvm::json::Array *array = value.getAsArray();
   if (!array)
-    return expected("a list of globs of parameter names", value);
+    return expected("a list of globs of weight names", value);
   for (const JsonValue &item : *array) {
     std::string glob;
     if (Status status = readName(item, glob); !status)
@@ -159,8 +197,9 @@ static Status readOptimizer(const JsonValue &value, TrainConfig &config) {
     return expected("an object with name, betas, eps, weight_decay, no_decay",
                     value);
   StringRef name;
-  auto isPositive = [](double x) { return x > 0; };
-  auto isNotNegative = [](double x) { return x >= 0; };
+  auto isDecay = [](double x) {
+    return x >= 0 && x <= std::numeric_limits<float>::max();
+  };
   return readObject(
       *object,
       {{"name",
@@ -168,12 +207,12 @@ static Status readOptimizer(const JsonValue &value, TrainConfig &config) {
        {"betas", [&](const JsonValue &v) { return readBetas(v, config); }},
        {"eps",
         [&](const JsonValue &v) {
-          return readNumber(v, "a number > 0", isPositive, config.epsilon);
+          return readNumber(v, positiveFloat, isNormalFloat, config.epsilon);
         }},
        {"weight_decay",
         [&](const JsonValue &v) {
-          return readNumber(v, "a number >= 0", isNotNegative,
-                            config.weightDecay);
+          return readNumber(v, "a number >= 0 that f32 holds (up to 3.4e38)",
+                            isDecay, config.weightDecay);
         }},
        {"no_decay",
         [&](const JsonValue &v) { return readGlobs(v, config.noDecay); }}},
@@ -192,7 +231,7 @@ static Status readConfig(const llvm::json::Object &object,
        {"logits",
         [&](const JsonValue &v) { return readName(v, config.logits); }},
        {"labels",
-        [&](const JsonValue &v) { return readName(v, config.labels); }},
+        [&](const JsonValue &v) { return readLabels(v, config.labels); }},
        {"ignore_index",
         [&](const JsonValue &v) {
           // Labels travel through doubles in the interpreter.
@@ -205,12 +244,15 @@ static Status readConfig(const llvm::json::Object &object,
        {"shift_labels",
         [&](const JsonValue &v) { return readBool(v, config.shiftLabels); }},
        {"optimizer",
-        [&](const JsonValue &v) { return readOptimizer(v, config); }},
+        [&](const JsonValue &v) { return readOptimizer(v, config); }, true},
+       {"trainable",
+        [&](const JsonValue &v) {
+          return readGlobs(v, config.trainable.emplace());
+        }},
        {"clip_norm",
         [&](const JsonValue &v) {
-          return readNumber(
-              v, "a number > 0", [](double x) { return x > 0; },
-              config.clipNorm.emplace());
+          return readNumber(v, positiveFloat, isNormalFloat,
+                            config.clipNorm.emplace());
         }},
        {"nonfinite",
         [&](const JsonValue &v) {
@@ -229,6 +271,10 @@ Result<TrainConfig> mlir::dshard::loadTrainConfig(StringRef file) {
   Result<std::string> text = ::dshard::readFile(file.str());
   if (!text)
     return text.status();
+  if (::dshard::isJsonDeeperThan(*text, ::dshard::maxJsonDepth))
+    return Status::error(what + "is nested more than " +
+                         std::to_string(::dshard::maxJsonDepth) +
+                         " levels deep");
   llvm::Expected<JsonValue> json = llvm::json::parse(*text);
   if (!json)
     return Status::error(what +

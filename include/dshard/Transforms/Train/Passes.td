@@ -24,7 +24,7 @@ def BuildTrainStepPass : Pass<"dshard-build-train-step", "::mlir::ModuleOp"> {
 
     ```
     { "loss": "cross_entropy", "logits": "logits", "labels": "labels",
-      "ignore_index": -100, "shift_labels": false,
+      "ignore_index": -100, "shift_labels": false, "trainable": ["*.weight", "*.bias"],
       "optimizer": {"name": "adamw", "betas": [0.9, 0.999], "eps": 1e-8,
                     "weight_decay": 0.01, "no_decay": ["*norm.weight", "*.bias"]},
       "clip_norm": 1.0, "nonfinite": "stop",
@@ -33,7 +33,9 @@ def BuildTrainStepPass : Pass<"dshard-build-train-step", "::mlir::ModuleOp"> {
 
     The loss is the sum of cross-entropies divided by the number of labels that are not
     `ignore_index` (at least 1), over all micro-batches and ranks. `shift_labels`: position i is
-    trained on label i + 1. `no_decay`: parameters, by glob, without weight decay. `clip_norm`
+    trained on label i + 1. `trainable`: the weights to train, by glob; by default those that the
+    file calls parameters (`dshard.is_parameter`) or, where it does not say, whose name reads like
+    the path of one, never one without dims. `no_decay`: parameters, by glob, without weight decay. `clip_norm`
     (default: none) bounds the norm of all gradients together. `outputs` defaults to loss and
     grad_norm (the norm before clipping). With `nonfinite` = "stop" a gradient that is not finite
     ends the run, with "skip" the step is left out with a warning; neither writes any state.
@@ -50,9 +52,9 @@ def BuildTrainStepPass : Pass<"dshard-build-train-step", "::mlir::ModuleOp"> {
     **Constraints**
     - (build_train_step_c1) the configuration has no unknown key and no value out of range.
     - (build_train_step_c2) `logits` is an output of the model with at least 2 dims, `labels` no
-      input of it.
+      input of it and no name of the step's own.
     - (build_train_step_c3) every float parameter with a gradient is f32, and there is one.
-    - (build_train_step_c4) a glob of `no_decay` matches a parameter.
+    - (build_train_step_c4) a glob of `trainable` or `no_decay` matches a float weight.
     - (build_train_step_c5) inputs of one micro-batch are the k-th part of the whole on dim 0, or
       the same.
   }];

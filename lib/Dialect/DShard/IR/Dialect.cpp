@@ -1,6 +1,7 @@
 //===- Dialect.cpp - Discardable attributes of the dialect ----------------===//
 
 #include "dshard/Dialect/DShard/IR/DShardOps.h"
+#include "dshard/Dialect/DShard/IR/WeightNames.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
 
 using namespace mlir;
@@ -244,6 +245,8 @@ static LogicalResult verifyValueAttribute(Operation *op, Type type,
   }
   if (name == roleAttrName)
     return expect<RoleAttr>(op, attribute, "a #dshard.role");
+  if (name == isParameterAttrName)
+    return expect<BoolAttr>(op, attribute, "true or false");
   if (name == weightAttrName)
     return expect<WeightAttr>(op, attribute, "a #dshard.weight");
   if (name == globalAttrName) {
@@ -292,7 +295,7 @@ static LogicalResult verifyValueAttribute(Operation *op, Type type,
             "dshard.global, dshard.state, dshard.state_of, dshard.scalar, "
             "dshard.name, dshard.dim_names, dshard.finite, dshard.range, "
             "dshard.layout, dshard.layout_dim, dshard.index, "
-            "dshard.micro_batched, dshard.origin";
+            "dshard.micro_batched, dshard.origin, dshard.is_parameter";
 }
 
 LogicalResult

@@ -3,8 +3,8 @@
 // The keys and their meaning: dshard-build-train-step in Passes.td.
 //
 //===----------------------------------------------------------------------===//
-#ifndef DSHARD_LIB_TRANSFORMS_TRAIN_TRAINCONFIG_H
-#define DSHARD_LIB_TRANSFORMS_TRAIN_TRAINCONFIG_H
+#ifndef DSHARD_TRANSFORMS_TRAIN_TRAINCONFIG_H
+#define DSHARD_TRANSFORMS_TRAIN_TRAINCONFIG_H
 
 #include "dshard/Support/Status.h"
 #include "llvm/ADT/StringRef.h"
@@ -19,6 +19,10 @@ struct TrainConfig {
   std::string labels = "labels";
   int64_t ignoreIndex = -100;
   bool shiftLabels = false;
+
+  /// Globs of weight names; by default a weight is trained if it is a module's
+  /// parameter.
+  std::optional<std::vector<std::string>> trainable;
 
   // AdamW; the defaults are PyTorch's.
   double beta1 = 0.9, beta2 = 0.999;
@@ -36,4 +40,4 @@ struct TrainConfig {
 
 } // namespace mlir::dshard
 
-#endif // DSHARD_LIB_TRANSFORMS_TRAIN_TRAINCONFIG_H
+#endif // DSHARD_TRANSFORMS_TRAIN_TRAINCONFIG_H
