@@ -82,7 +82,7 @@ public:
   Reports reports;
   uint64_t warpInstructions = 0;
   /// Warp instructions that one launch may use.
-  uint64_t budget = 4000000000ull;
+  uint64_t budget = 1000000000ull;
 
   // The block that runs.
   uint32_t blockIndex[3] = {0, 0, 0};
