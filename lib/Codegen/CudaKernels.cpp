@@ -3,8 +3,9 @@
 // The expressions are those of the CPU; only what iterates differs:
 //  - elements: a thread takes one vector of 128 bits of the results, or one of
 //    the elements that are left over;
-//  - rows (something folds the last dim): a warp takes one row, its lanes go
-//    along the last dim in steps of 128 bits, and folds end in shuffles;
+//  - rows (something folds the last dim): a warp, or a block if it is long,
+//    takes one row; its threads go along the last dim in steps of 128 bits, and
+//    folds end in shuffles, and a word per warp in shared memory;
 //  - sums by index: a thread takes one column.
 //
 //===----------------------------------------------------------------------===//
@@ -106,6 +107,8 @@ LogicalResult Emitter::launch(int64_t threads, int64_t block,
   Value inBlock = index("tid.x");
   thread = addIndex(mulIndex(index("ctaid.x"), block), inBlock);
   lane = remIndex(inBlock, 32);
+  warpInBlock = divIndex(inBlock, 32);
+  member = team == 32 ? lane : inBlock;
   return success();
 }
 
@@ -171,8 +174,59 @@ Value Emitter::reduceWarp(Value value,
   return value;
 }
 
-void Emitter::syncWarp() {
-  intrinsic("llvm.nvvm.bar.warp.sync", Type(), {m.integer(b.getI32Type(), -1)});
+void Emitter::syncTeam() {
+  Type i32 = b.getI32Type();
+  if (team == 32)
+    intrinsic("llvm.nvvm.bar.warp.sync", Type(), {m.integer(i32, -1)});
+  else
+    intrinsic("llvm.nvvm.barrier.cta.sync.aligned.all", Type(),
+              {m.integer(i32, 0)});
+}
+
+Value Emitter::reduceTeam(Value value,
+                          function_ref<Value(Value, Value)> combine) {
+  value = reduceWarp(value, combine);
+  if (team == 32)
+    return value;
+  // One word per warp in shared memory; then all warps do the same with them.
+  Type type = value.getType(), i32 = b.getI32Type();
+  bool isBool = type.isInteger(1);
+  Type stored = isBool ? i32 : type;
+  unsigned bytes = stored.getIntOrFloatBitWidth() / 8;
+  int64_t warps = team / 32;
+  std::string symbol = name + "_shared" + std::to_string(bytes) +
+                       (isa<FloatType>(stored) ? "f" : "i");
+  auto global = module.lookupSymbol<LLVM::GlobalOp>(symbol);
+  if (!global) {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(module.getBody());
+    auto array = LLVM::LLVMArrayType::get(stored, warps);
+    global = LLVM::GlobalOp::create(b, loc, array, /*isConstant=*/false,
+                                    LLVM::Linkage::Internal, symbol,
+                                    Attribute(), /*alignment=*/16,
+                                    /*addrSpace=*/3);
+    b.createBlock(&global.getInitializerRegion());
+    LLVM::ReturnOp::create(
+        b, loc, ValueRange(LLVM::UndefOp::create(b, loc, array).getResult()));
+  }
+  Value base = LLVM::AddressOfOp::create(b, loc, global);
+  auto at = [&](Value index) {
+    return LLVM::GEPOp::create(b, loc, base.getType(), stored, base,
+                               ArrayRef<LLVM::GEPArg>{index});
+  };
+  Value word =
+      isBool ? arith::ExtUIOp::create(b, loc, i32, value).getResult() : value;
+  guard(m.compareInt(arith::CmpIPredicate::eq, lane, constantIndex(0)),
+        [&] { LLVM::StoreOp::create(b, loc, word, at(warpInBlock), bytes); });
+  syncTeam();
+  word = LLVM::LoadOp::create(b, loc, stored, at(remIndex(lane, warps)), bytes);
+  syncTeam(); // the next fold writes these words again
+  value =
+      isBool ? arith::TruncIOp::create(b, loc, type, word).getResult() : word;
+  for (int64_t distance = warps / 2; distance > 0; distance /= 2)
+    value = combine(value, shuffle(value, m.integer(i32, distance),
+                                   /*butterfly=*/true));
+  return value;
 }
 
 //===----------------------------------------------------------------------===//
@@ -313,14 +367,23 @@ LogicalResult Emitter::emitCudaRows(CudaKernelInfo &info) {
   if (mlir::failed(found))
     return failure();
   const RowNest &nest = *found;
-  int64_t count = product(nest.rows), warps = 8;
-  while (warps > 1 && count / warps < 128) // all multiprocessors first
-    warps /= 2;
-  if (mlir::failed(launch(count * 32, warps * 32, info)))
+  int64_t count = product(nest.rows), folded = nest.depth;
+  for (auto reduce : fused.getBody().front().getOps<ReduceOp>())
+    folded =
+        std::max(folded, reduce.getInput().getType().getNumElements() / count);
+  // Long rows have a block each, short ones a warp.
+  int64_t block = 256;
+  if (folded >= 2048) {
+    team = block = count < 128 && folded >= 16384 ? 1024 : 256;
+  } else {
+    while (block > 32 && count / (block / 32) < 128)
+      block /= 2; // all multiprocessors first
+  }
+  if (mlir::failed(launch(count * team, block, info)))
     return failure();
-  Value row = divIndex(thread, 32);
-  Value firstLane =
-      m.compareInt(arith::CmpIPredicate::eq, lane, constantIndex(0));
+  Value row = divIndex(thread, team);
+  Value first =
+      m.compareInt(arith::CmpIPredicate::eq, member, constantIndex(0));
   guard(m.compareInt(arith::CmpIPredicate::slt, row, constantIndex(count)),
         [&] {
           current->uniform = true;
@@ -330,8 +393,8 @@ LogicalResult Emitter::emitCudaRows(CudaKernelInfo &info) {
             Stores stores = valuesOfRow(nest, at, Value(), 1, whole);
             if (stores.empty())
               return;
-            syncWarp(); // all lanes have read what this may overwrite
-            guard(firstLane, [&] {
+            syncTeam(); // all lanes have read what this may overwrite
+            guard(first, [&] {
               for (auto &[output, index, value] : stores)
                 store(output, index, value);
             });
@@ -343,8 +406,8 @@ LogicalResult Emitter::emitCudaRows(CudaKernelInfo &info) {
           auto columns = [&](int64_t start, int64_t end, int64_t width) {
             if (start == end)
               return;
-            Value low = addIndex(mulIndex(lane, width), constantIndex(start));
-            loop(low, constantIndex(end), 32 * width, {},
+            Value low = addIndex(mulIndex(member, width), constantIndex(start));
+            loop(low, constantIndex(end), team * width, {},
                  [&](Value column, ValueRange) {
                    current->uniform = false;
                    for (auto &[output, index, value] :

@@ -22,11 +22,11 @@ Value Emitter::fold(ArrayRef<int64_t> shape, ArrayRef<int64_t> dims,
     width /= 2;
   int64_t split = width > 1 ? n / width * width : 0;
   bool hasVector = split > 0, hasSingle = split < n;
-  // CUDA: where a warp stands at one place, its lanes share the fold.
+  // CUDA: where a team of threads stands at one place, they share the fold.
   bool shared = cuda && current->uniform && !lanes;
-  int64_t parts = shared ? 32 : 1;
+  int64_t parts = shared ? team : 1;
   auto lowOf = [&](int64_t start, int64_t step) {
-    return shared ? addIndex(mulIndex(lane, step), constantIndex(start))
+    return shared ? addIndex(mulIndex(member, step), constantIndex(start))
                   : constantIndex(start);
   };
   SmallVector<Value> start;
@@ -74,7 +74,7 @@ Value Emitter::fold(ArrayRef<int64_t> shape, ArrayRef<int64_t> dims,
   Value total = hasVector ? m.reduceLanes(result[0], combine) : result[0];
   if (hasVector && hasSingle)
     total = combine(total, result[1]);
-  return shared ? reduceWarp(total, combine) : total;
+  return shared ? reduceTeam(total, combine) : total;
 }
 
 Value Emitter::evalReduce(ReduceOp op, const Index &index) {

@@ -109,7 +109,9 @@ private:
   /// part.
   Value shuffle(Value value, Value lane, bool butterfly);
   Value reduceWarp(Value value, function_ref<Value(Value, Value)> combine);
-  void syncWarp();
+  /// Over the threads that share a row: a warp, or the block.
+  Value reduceTeam(Value value, function_ref<Value(Value, Value)> combine);
+  void syncTeam();
   /// A number that divides an index for certain.
   int64_t divisorOf(Value index);
   /// What a vector at `offset` elements is aligned to, in bytes.
@@ -233,7 +235,9 @@ private:
   bool flat = false;
   bool failed = false;
   bool cuda = false;
-  Value thread, lane; ///< CUDA: i64, in the grid and in the warp
+  // CUDA. Threads that share a row are a team: a warp, or a whole block.
+  Value thread, lane, warpInBlock, member; ///< i64; `member` of the team
+  int64_t team = 32;
   DenseMap<Value, int64_t> divisors;
 };
 

@@ -209,6 +209,21 @@ std::vector<Case> attentionCases() {
   return cases;
 }
 
+/// Rows that a block of threads shares.
+std::vector<Case> longRowCases() {
+  std::string x = "tensor<3x4099xf32>", y = "tensor<2x4096xf32>";
+  std::string sum = "{kind = #dshard<reduction sum>, dims = array<i64: 0, 1>}",
+              row = "{kind = #dshard<reduction max>, dims = array<i64: 1>}";
+  return {op("softmax", {x}, x, "{dim = 1}"),
+          op("layer_norm", {x, "tensor<4099xf32>"}, x, "{epsilon = 1.0e-5}"),
+          op("rms_norm", {y, "tensor<4096xf32>"}, y, "{epsilon = 1.0e-5}"),
+          op("reduce", {x}, "tensor<3xf32>", row),
+          op("reduce", {"tensor<3x4099xf64>"}, "tensor<3xf64>", row),
+          op("reduce", {"tensor<3x4099xi1>"}, "tensor<3xi1>", row),
+          op("reduce", {"tensor<3x4099xi64>"}, "tensor<3xi64>", row, -90, 90),
+          op("reduce", {"tensor<40x500xf32>"}, "tensor<f32>", sum, 0)};
+}
+
 std::vector<Case> attentionGradCases() {
   std::vector<Case> cases;
   auto add = [&](std::string b, std::string h, std::string kv, std::string s,
@@ -254,6 +269,7 @@ std::vector<Case> attentionGradCases() {
   return cases;
 }
 
+TEST(CudaKernels, LongRows) { run(longRowCases()); }
 TEST(CudaKernels, AttentionGrad) { run(attentionGradCases()); }
 TEST(CudaKernels, Pointwise) { run(pointwiseCases()); }
 TEST(CudaKernels, Others) { run(otherCases()); }
@@ -300,7 +316,7 @@ TEST(CudaKernels, MemoryIsReadAndWrittenIn128Bits) {
 #ifdef DSHARD_PTXAS
 TEST(CudaKernels, PtxasTakesThem) {
   std::vector<Case> cases = fusedCases();
-  for (auto &more : {attentionCases(), attentionGradCases()})
+  for (auto &more : {attentionCases(), attentionGradCases(), longRowCases()})
     cases.insert(cases.end(), more.begin(), more.end());
   for (const char *arch : {"sm_80", "sm_100", "sm_90"}) {
     if (arch == std::string("sm_90"))
