@@ -39,8 +39,8 @@ struct CudaKernelInfo {
 };
 
 /// The generator knows this op inside a region for CUDA: isKernelOp, and
-/// attention, whose results its region yields or only moves (transpose,
-/// reshape).
+/// attention (of one part) and its gradient, one per region, whose results the
+/// region yields or only moves (transpose, reshape).
 bool isCudaKernelOp(Operation *op);
 
 /// Appends the kernel `name` to `kernels`. Errors are diagnostics at the op.
