@@ -271,7 +271,8 @@ bool decode_cvt(Decoding &d) {
   form.relu = d.take("relu");
   i.type = d.takeFirstType();
   form.source = d.takeType();
-  if (i.type == Type::none || form.source == Type::none)
+  if (i.type == Type::none || form.source == Type::none ||
+      i.type == Type::f32x2 || form.source == Type::f32x2)
     return d.fail("a type is missing or not known");
   if (i.type == Type::bf16x2 || i.type == Type::f16x2) {
     if (form.source != Type::f32 || form.rounding != nearest ||

@@ -113,6 +113,9 @@ Handler pickFloat(Type type, bool ftz) {
     return Apply<Two<F16>, OnPairs<F>>::run;
   case Type::bf16x2:
     return Apply<Two<BF16>, OnPairs<F>>::run;
+  case Type::f32x2:
+    return ftz ? Apply<Two<Flushed>, OnPairs<F>>::run
+               : Apply<Two<float>, OnPairs<F>>::run;
   default:
     return nullptr;
   }

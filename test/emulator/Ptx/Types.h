@@ -36,6 +36,7 @@ enum class Type : uint8_t {
   u64,
   s64,
   b64,
+  f32x2,
   f64,
   b128,
   pred
@@ -44,9 +45,9 @@ enum class Type : uint8_t {
 /// `u32` for "u32"; none for anything else.
 inline Type parseType(std::string_view text) {
   constexpr std::string_view names[] = {
-      "",       "u8",   "s8",  "b8",  "u16", "s16",  "b16",
-      "f16",    "bf16", "u32", "s32", "b32", "f32",  "f16x2",
-      "bf16x2", "u64",  "s64", "b64", "f64", "b128", "pred"};
+      "",     "u8",  "s8",    "b8",  "u16",  "s16",   "b16",    "f16",
+      "bf16", "u32", "s32",   "b32", "f32",  "f16x2", "bf16x2", "u64",
+      "s64",  "b64", "f32x2", "f64", "b128", "pred"};
   for (unsigned i = 1; i < sizeof(names) / sizeof(names[0]); ++i)
     if (names[i] == text)
       return static_cast<Type>(i);
@@ -72,7 +73,8 @@ inline bool isSigned(Type type) {
 }
 inline bool isFloat(Type type) {
   return type == Type::f16 || type == Type::bf16 || type == Type::f32 ||
-         type == Type::f64 || type == Type::f16x2 || type == Type::bf16x2;
+         type == Type::f64 || type == Type::f16x2 || type == Type::bf16x2 ||
+         type == Type::f32x2;
 }
 
 struct F16 {

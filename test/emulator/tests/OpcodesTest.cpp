@@ -190,6 +190,25 @@ TEST_F(Opcodes, fmaRoundsOnceAndMulAddTwice) {
   EXPECT_EQ(split[0], 0u);
 }
 
+TEST_F(Opcodes, pairsOfFloatsInOneRegister) {
+  auto out = run(R"(
+    mov.b64 %d1, {%f1, %f2};
+    mov.f32 %f1, 0f40000000;
+    mov.f32 %f2, 0f40400000;
+    mov.b64 %d1, {%f1, %f2};
+    mul.rn.f32x2 %d2, %d1, %d1;
+    add.rn.f32x2 %d2, %d2, %d1;
+    fma.rn.f32x2 %d2, %d2, %d1, %d1;
+    mov.b64 {%f3, %f4}, %d2;
+    setp.eq.u32 %p1, %t, 0;
+    selp.f32 %f5, %f3, %f4, %p1;
+    mov.b32 %r2, %f5;
+)" + std::string(store),
+                 iota());
+  EXPECT_EQ(out[0], bits((2 * 2 + 2) * 2 + 2.0f));
+  EXPECT_EQ(out[1], bits((3 * 3 + 3) * 3 + 3.0f));
+}
+
 TEST_F(Opcodes, carriesMakeWideSums) {
   auto out = run("mov.u32 %r1, 0xffffffff;\nmov.u32 %r3, 1;\n"
                  "add.cc.u32 %r4, %r1, %r3;\naddc.u32 %r2, %t, 0;\n" +
