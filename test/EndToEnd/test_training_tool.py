@@ -117,7 +117,7 @@ def test_wrong_steps_are_refused(filled, tmp_path):
 
     def refused(inputs, *flags):
         with pytest.raises(tools.CommandFailed) as error:
-            tools.run_plan(plan, inputs, [], tmp_path / "refused", *flags, *FLAGS)
+            tools.run_plan(plan, inputs, [], tmp_path / "refused", FLAGS[0], *flags)
         return str(error.value)
 
     labels = inputs["labels"].copy()
