@@ -459,7 +459,7 @@ static LogicalResult formAdamW(AdamWOp op) {
 static LogicalResult formInBlock(Block &block, bool isGpu) {
   sinkConstants(block);
   eraseDead(block);
-  if (failed(simplifyForKernels(block, isGpu)))
+  if (failed(simplifyForKernels(block)))
     return failure();
   eraseDead(block);
   for (auto op : llvm::make_early_inc_range(block.getOps<AdamWOp>()))

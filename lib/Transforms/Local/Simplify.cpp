@@ -154,7 +154,7 @@ static void splitFold(ReduceOp op) {
   op->erase();
 }
 
-LogicalResult mlir::dshard::simplifyForKernels(Block &block, bool isGpu) {
+LogicalResult mlir::dshard::simplifyForKernels(Block &block) {
   // Decompositions may give what needs another one.
   for (bool changed = true; changed;) {
     changed = false;
@@ -165,8 +165,7 @@ LogicalResult mlir::dshard::simplifyForKernels(Block &block, bool isGpu) {
         gradient.getResult().replaceAllUsesWith(gradient.getInput());
         gradient->erase();
       } else if (auto attention = dyn_cast<AttentionOp>(op)) {
-        if (succeeded(matchAttention(attention)) &&
-            !(isGpu && attention.getQueryOffset())) {
+        if (succeeded(matchAttention(attention))) {
           shareTransposed(attention);
           continue;
         }

@@ -13,10 +13,10 @@ namespace mlir::dshard {
 /// Replaces an op by its decomposition; an error if it has none.
 LogicalResult decompose(Operation *op);
 
-/// Reorders, gradients of weights, losses, and attention that no library call
-/// (on a GPU: no kernel) computes, in simpler ops; folds of much to one number
-/// in two steps; one layout of an attention's result. Errors are diagnostics.
-LogicalResult simplifyForKernels(Block &block, bool isGpu);
+/// Reorders, gradients of weights, losses, and attention of types without a
+/// library call, in simpler ops; folds of much to one number in two steps; one
+/// layout of an attention's result. Errors are diagnostics.
+LogicalResult simplifyForKernels(Block &block);
 
 /// Constants become part of the kernels that use them, in regions of the
 /// block's repeats and branches too.

@@ -56,9 +56,8 @@ def FormKernelsPass : Pass<"dshard-form-kernels", "::mlir::ModuleOp"> {
     and values that others need as well become further results of it. A reshape between
     buffers stays outside: it is another name of the same bytes.
 
-    For a GPU (`target` begins with `cuda`) attention and its gradient are kernels of their own, an
-    attention whose query offset the rank decides is its decomposition, and a matmul takes in only
-    what cuBLASLt's epilogues do: bias, then relu, tanh-gelu or the residual.
+    For a GPU (`target` begins with `cuda`) attention and its gradient are kernels of their own, and
+    a matmul takes in only what cuBLASLt's epilogues do: bias, then relu, tanh-gelu or the residual.
 
     Example: `add` and `rms_norm` of a residual stream become one region with two results.
 
