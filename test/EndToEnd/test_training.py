@@ -423,6 +423,19 @@ def test_a_batch_whose_rows_mix_has_no_micro_batches(tmp_path):
     )
 
 
+def test_a_batch_of_one_has_no_micro_batches(tmp_path):
+    """Each of them would be the whole."""
+    model = save_model(
+        tmp_path / "one.onnx", [("MatMul", ["x", "fc.weight"], "logits", {})],
+        ["batch", 8], ["batch", 5], {"fc.weight": floats(8, 5)},
+    )
+    done = tools.start(
+        "dshard-opt", model, "--dim", "batch=1", f"--train={write_config(tmp_path)}",
+        "--micro-batches=2", "-o", tmp_path / "small.dsplan",
+    )
+    refused(done, "--micro-batches=2: logits 'logits' are .*1x5.*, which do not have the batch in dim 0")
+
+
 def test_another_output_may_mix_the_batch(tmp_path):
     """The loss reads the logits alone."""
     import onnx

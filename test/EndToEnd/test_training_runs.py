@@ -177,6 +177,32 @@ def test_a_skipped_step_changes_no_bit_of_any_state(filled, tmp_path, mesh):
     assert states[0] == states[1] == states[2]
 
 
+@pytest.mark.parametrize("mesh", ["dp_shard=2", "dp_shard=2,tp=2", "dp_shard=2 --fsdp=none",
+                                  "dp_shard=2 --fsdp=optimizer", "one --micro-batches=2"])
+def test_parameters_that_are_not_trained_stay_as_they_are(filled, tmp_path, mesh):
+    """The norms alone, on every mesh as on one rank; the others are gathered and shared as ever."""
+    config = write_config(tmp_path, shift_labels=True, trainable=["*norm.weight"])
+    ids = np.random.default_rng(7).integers(0, 256, (3, 4, 16))
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "labels": ids}
+    losses, states = [], []
+    for each in ("one", mesh):
+        folder = tmp_path / each.replace(" ", "")
+        plan = compile_train_plan(filled("llama-small"), config, folder / "p.dsplan", each, LLAMA)
+        outputs, _ = tools.run_plan(
+            plan, inputs, ["loss"], folder, "--entry=train_step", "--steps=3",
+            "--scalar=lr=1e-2", f"--save-state={folder / 'state'}",
+        )
+        losses.append(outputs["loss"])
+        states.append({path.stem: np.load(path) for path in (folder / "state").iterdir()})
+    assert np.abs(losses[0] - losses[1]).max() <= 1e-5 * np.abs(losses[0]).max()
+    moments = {name for name in states[1] if name.endswith(".exp_avg")}
+    assert len(moments) == 5 and all("norm.weight" in name for name in moments)
+    for name in states[1]:
+        if "norm.weight" in name and name in states[0]:
+            assert np.abs(states[1][name] - states[0][name]).max() <= 1e-4, name
+    assert len(np.unique(losses[0])) == 3
+
+
 #
 # The character model
 #

@@ -90,9 +90,11 @@ static Status checkFinite(Session &session, const std::string &entry,
     text += " is";
   text += " not finite in step " + std::to_string(step);
   if (!found[0].skipped)
-    return Status::error(text + "; this step changed nothing (a smaller "
-                                "--scalar lr, or \"nonfinite\": \"skip\" in "
-                                "the training configuration to go on)");
+    return Status::error(
+        text + "; its values or the sum of their squares "
+               "are NaN or infinite; this step changed nothing (a smaller "
+               "--scalar lr, or \"nonfinite\": \"skip\" in "
+               "the training configuration to go on)");
   log(LogLevel::warning, text + "; the step is skipped");
   return Status();
 }
