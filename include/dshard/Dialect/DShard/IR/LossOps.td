@@ -15,7 +15,7 @@ def DShard_CrossEntropyOp : DShard_ComputeOp<"cross_entropy",
     (vocabulary-parallel loss: one max and two sums travel, never the logits).
 
     **Constraints**
-    - (cross_entropy_c1) labels are integers with the logits' dims but the last.
+    - (cross_entropy_c1) labels are integers with the logits' dims but the last; ignore_index is of their type.
     - (cross_entropy_c2) results are f32 (f64 for f64 logits) with the labels' dims.
   }];
 }
