@@ -243,13 +243,7 @@ char *dshard_session_not_finite(dshard_session_t *session, const char *entry,
   if (found.empty())
     return nullptr;
   *skipped = found[0].skipped;
-  std::string text = "gradient of '" + found[0].name + "'";
-  if (found.size() > 1)
-    text += " and of " + std::to_string(found.size() - 1) +
-            (found.size() > 2 ? " others are" : " other are");
-  else
-    text += " is";
-  return ::strdup((text + " not finite").c_str());
+  return ::strdup(notFiniteText(found).c_str());
 }
 
 uint32_t dshard_session_states(dshard_session_t *session) {

@@ -15,13 +15,6 @@
 using namespace dshard;
 using cpu::elementBytes;
 
-std::string dshard::dimsText(const std::vector<int64_t> &dims) {
-  std::string text = "[";
-  for (size_t i = 0; i < dims.size(); ++i)
-    text += (i ? ", " : "") + std::to_string(dims[i]);
-  return text + "]";
-}
-
 static std::vector<int64_t> dimsOf(const plan::TensorType &type) {
   return std::vector<int64_t>(type.dims()->begin(), type.dims()->end());
 }

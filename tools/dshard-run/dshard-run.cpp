@@ -82,13 +82,7 @@ static Status checkFinite(Session &session, const std::string &entry,
   std::vector<Session::NotFinite> found = session.findNotFinite(entry);
   if (found.empty())
     return Status();
-  std::string text = "gradient of '" + found[0].name + "'";
-  if (found.size() > 1)
-    text += " and of " + std::to_string(found.size() - 1) +
-            (found.size() > 2 ? " others are" : " other are");
-  else
-    text += " is";
-  text += " not finite in step " + std::to_string(step);
+  std::string text = notFiniteText(found) + " in step " + std::to_string(step);
   if (!found[0].skipped)
     return Status::error(
         text + "; its values or the sum of their squares "

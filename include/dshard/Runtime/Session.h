@@ -167,6 +167,8 @@ private:
   std::vector<char> staging; // for devices with their own memory
 };
 
+/// "gradient of 'X' and of 2 others are not finite"; `found` is not empty.
+std::string notFiniteText(const std::vector<Session::NotFinite> &found);
 /// "[2, 16]".
 std::string dimsText(const std::vector<int64_t> &dims);
 

@@ -245,7 +245,8 @@ void CudaDevice::release(void *memory) {
     (void)driver.memoryFree(pointerOf(memory));
 }
 
-Status CudaDevice::upload(void *to, const void *from, uint64_t bytes) {
+Status CudaDevice::transfer(uint64_t bytes, const char *what,
+                            const std::function<int(Stream)> &copy) {
   if (bytes == 0)
     return Status();
   if (Status status = enter(); !status)
@@ -255,28 +256,21 @@ Status CudaDevice::upload(void *to, const void *from, uint64_t bytes) {
   Result<Stream> on = stream(0);
   if (!on)
     return on.status();
-  if (Status status = driver.check(
-          driver.copyToDevice(pointerOf(to), from, bytes, *on), "cuMemcpyHtoD");
-      !status)
+  if (Status status = driver.check(copy(*on), what); !status)
     return Status::error(name() + ": " + status.message());
   return wait(*on);
 }
 
+Status CudaDevice::upload(void *to, const void *from, uint64_t bytes) {
+  return transfer(bytes, "cuMemcpyHtoD", [&](Stream on) {
+    return driver.copyToDevice(pointerOf(to), from, bytes, on);
+  });
+}
+
 Status CudaDevice::download(void *to, const void *from, uint64_t bytes) {
-  if (bytes == 0)
-    return Status();
-  if (Status status = enter(); !status)
-    return status;
-  if (Status status = waitAll(); !status)
-    return status;
-  Result<Stream> on = stream(0);
-  if (!on)
-    return on.status();
-  if (Status status = driver.check(
-          driver.copyToHost(to, pointerOf(from), bytes, *on), "cuMemcpyDtoH");
-      !status)
-    return Status::error(name() + ": " + status.message());
-  return wait(*on);
+  return transfer(bytes, "cuMemcpyDtoH", [&](Stream on) {
+    return driver.copyToHost(to, pointerOf(from), bytes, on);
+  });
 }
 
 Status CudaDevice::fill(uint32_t streamIndex, void *out, plan::DataType type,

@@ -40,6 +40,9 @@ public:
   Result<Stream> stream(uint32_t index);
   /// Waits for one stream, or for all.
   Status wait(Stream stream);
+  /// A copy to or from the host, alone: after all that was queued, waited for.
+  Status transfer(uint64_t bytes, const char *what,
+                  const std::function<int(Stream)> &copy);
   Status waitAll();
 
   // What the functions of Device.h work with.
