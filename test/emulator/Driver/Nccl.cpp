@@ -10,6 +10,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <optional>
 
 using namespace dshard::emulator;
 
@@ -101,20 +102,27 @@ bool overlaps(uint64_t a, uint64_t bytesA, uint64_t b, uint64_t bytesB) {
   return a < b + bytesB && b < a + bytesA;
 }
 
-int collective(Kind kind, const void *send, void *receive, uint64_t count,
-               int type, int operation, int root, void *handle, void *stream) {
-  Call call(symbolName(kind));
+/// What ends a call before it is looked at; nothing where it goes on.
+std::optional<int> endOf(Call &call, void *handle) {
   if (call.injected)
     return ncclSystem;
   if (call.dropped)
     return ncclOk;
   if (!handle)
     return ncclInvalidArgument;
-  Communicator &me = *static_cast<Communicator *>(handle);
   if (call.engine.failed())
     return ncclUnhandledCuda;
-  if (me.clique->aborted)
+  if (static_cast<Communicator *>(handle)->clique->aborted)
     return ncclInvalidUsage;
+  return std::nullopt;
+}
+
+int collective(Kind kind, const void *send, void *receive, uint64_t count,
+               int type, int operation, int root, void *handle, void *stream) {
+  Call call(symbolName(kind));
+  if (std::optional<int> outcome = endOf(call, handle))
+    return *outcome;
+  Communicator &me = *static_cast<Communicator *>(handle);
   int ranks = static_cast<int>(me.clique->members.size());
   Shape shape{kind, count, type, operation, root};
   if (!typeName(type) || !reductionName(operation) || root < 0 || root >= ranks)
@@ -184,17 +192,9 @@ int collective(Kind kind, const void *send, void *receive, uint64_t count,
 int pairwise(bool isSend, uint64_t address, uint64_t count, int type, int peer,
              void *handle, void *stream) {
   Call call(isSend ? "ncclSend" : "ncclRecv");
-  if (call.injected)
-    return ncclSystem;
-  if (call.dropped)
-    return ncclOk;
-  if (!handle)
-    return ncclInvalidArgument;
+  if (std::optional<int> outcome = endOf(call, handle))
+    return *outcome;
   Communicator &me = *static_cast<Communicator *>(handle);
-  if (call.engine.failed())
-    return ncclUnhandledCuda;
-  if (me.clique->aborted)
-    return ncclInvalidUsage;
   int ranks = static_cast<int>(me.clique->members.size());
   if (!typeName(type) || peer < 0 || peer >= ranks)
     return refuse(call, me, ncclInvalidArgument,
