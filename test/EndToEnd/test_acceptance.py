@@ -46,7 +46,6 @@ def root_mean_square(x):
     return float(np.sqrt(np.mean(np.square(x))))
 
 
-not_sanitized = pytest.mark.skipif(tools.sanitized(), reason="sanitizers take memory of their own")
 
 
 # How each mask pads; the first sequence of a batch of two stays whole but for "hidden".
@@ -387,7 +386,7 @@ def check_peak(report):
     return planned
 
 
-@not_sanitized
+@tools.not_sanitized
 @pytest.mark.parametrize("name", ["llama-small", "llama-small-bf16"])
 @pytest.mark.parametrize("seq", [16, 512])
 def test_planned_peak_of_small_llama(name, seq, workshop):
@@ -413,7 +412,7 @@ def high_water_mark(plan, *flags):
     return mark
 
 
-@not_sanitized
+@tools.not_sanitized
 @pytest.mark.slow
 @pytest.mark.parametrize("tp", MESHES)
 def test_planned_peak_of_large_llama(tp, workshop, tmp_path):

@@ -84,7 +84,7 @@ def test_llama(mesh, seq, method, filled, reference, tmp_path):
     assert abs(planned - measured) <= max(0.02 * planned, 4 * MIB)
 
 
-@pytest.mark.skipif(tools.sanitized(), reason="sanitizers take memory of their own")
+@tools.not_sanitized
 def test_memory_does_not_grow(filled, tmp_path):
     plan = tmp_path / "llama.dsplan"
     compile_plan(filled("llama-small"), plan, "cp=2", {"batch": 2, "seq": 64})

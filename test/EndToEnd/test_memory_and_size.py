@@ -5,10 +5,9 @@ import pytest
 import tools
 
 MIB = 1 << 20
-not_sanitized = pytest.mark.skipif(tools.sanitized(), reason="sanitizers have time and memory of their own")
 
 
-@not_sanitized
+@tools.not_sanitized
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh,seq", [("", 512), ("tp=2", 512), ("tp=4", 512), ("tp=2", 128)])
 def test_planned_peak_is_measured_peak(mesh, seq, filled, tmp_path):
@@ -20,7 +19,7 @@ def test_planned_peak_is_measured_peak(mesh, seq, filled, tmp_path):
     assert abs(planned - measured) <= max(0.02 * planned, 4 * MIB)
 
 
-@not_sanitized
+@tools.not_sanitized
 @pytest.mark.slow
 def test_compilation_takes_under_5_cpu_seconds(filled, tmp_path):
     times = sorted(

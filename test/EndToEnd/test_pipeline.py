@@ -11,7 +11,6 @@ from onnx import TensorProto, helper
 import tools
 
 MIB = 1 << 20
-not_sanitized = pytest.mark.skipif(tools.sanitized(), reason="sanitizers have memory of their own")
 
 
 def check(ours, theirs):
@@ -50,7 +49,7 @@ def test_llama_small(mesh, micro_batches, filled, reference, tmp_path):
     check(outputs["logits"], reference(model, batch, inputs)["logits"])
 
 
-@not_sanitized
+@tools.not_sanitized
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "mesh,micro_batches", [("pp=2", 1), ("pp=2", 2), ("pp=2,tp=2", 1), ("pp=2,tp=2", 4), ("pp=4", 4)]
@@ -72,7 +71,7 @@ def test_llama_and_its_memory(mesh, micro_batches, filled, reference, tmp_path):
     assert tools.plan_stat(plan)["memory_per_rank"]["state"] < 0.75 * weights
 
 
-@not_sanitized
+@tools.not_sanitized
 @pytest.mark.parametrize("mesh", ["pp=2", "pp=2,tp=2"])
 def test_memory_does_not_grow(mesh, filled, tmp_path):
     plan = tmp_path / "llama.dsplan"

@@ -209,7 +209,6 @@ def test_parameters_that_are_not_trained_stay_as_they_are(filled, tmp_path, mesh
 
 
 CHAR_STEPS = 5 if tools.sanitized() else 100
-not_sanitized = pytest.mark.skipif(tools.sanitized(), reason="sanitizers take time and memory")
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +233,7 @@ def char_losses(filled, tmp_path_factory):
     return get
 
 
-@not_sanitized
+@tools.not_sanitized
 def test_the_character_model_learns(char_losses):
     losses = char_losses("one")
     assert losses.shape == (100,) and np.isfinite(losses).all()
@@ -320,7 +319,7 @@ def test_an_unknown_scalar_is_refused(mlp_plan, tmp_path):
 MIB = 1 << 20
 
 
-@not_sanitized
+@tools.not_sanitized
 @pytest.mark.parametrize("mesh", ["one", "dp_shard=2,tp=2"])
 def test_the_planned_peak_is_the_measured_one(filled, tmp_path, mesh):
     plan = compile_train_plan(

@@ -14,6 +14,7 @@ import sysconfig
 import time
 
 import numpy as np
+import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 MODELS = ROOT / "test" / "models"
@@ -29,6 +30,11 @@ def sanitized():
     """Whether the build has sanitizers, which take time and memory of their own."""
     cache = build_dir() / "CMakeCache.txt"
     return cache.exists() and "DSHARD_SANITIZE:BOOL=ON" in cache.read_text()
+
+
+not_sanitized = pytest.mark.skipif(
+    sanitized(), reason="sanitizers take time and memory of their own; scripts/test without --sanitize runs it"
+)
 
 
 class CommandFailed(Exception):
