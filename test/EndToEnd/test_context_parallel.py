@@ -4,28 +4,13 @@ method and in every order of the sequence; memory; refusals."""
 import numpy as np
 import pytest
 
+import plans
 import tools
 
 MIB = 1 << 20
-MESHES = ["cp=2", "cp=4", "cp=2,tp=2", "dp_shard=2,cp=2", "cp=2,tp=2 --sequence-parallel"]
-WAYS = [
-    (f"cp={cp}", way)
-    for cp in (2, 4)
-    for way in (
-        "--cp-method=ring --cp-layout=contiguous",
-        "--cp-method=ring --cp-layout=striped",
-        "--cp-method=all_gather",
-        "--cp-method=all_gather --cp-layout=contiguous",
-        "--cp-method=hierarchical",
-        "--cp-method=hierarchical --cp-layout=contiguous",
-    )
-]
-# Four ranks do not divide the two KV heads: see test_refusals.
-WAYS += [("cp=2", "--cp-method=all_to_all"), ("cp=2", "--cp-method=all_to_all --cp-layout=striped")]
-
 
 def compile_plan(model, plan, mesh, dims, *more):
-    mesh, *flags = mesh.split()
+    mesh, flags = plans.split(mesh)
     return tools.compile_plan(model, plan, mesh, dims, *flags, *more)
 
 
@@ -36,7 +21,7 @@ def check(ours, theirs):
 
 
 @pytest.mark.parametrize("padding", ["none", "left", "right"])
-@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("mesh", plans.CONTEXT)
 def test_llama_small(mesh, padding, filled, reference, tmp_path):
     """By ring, zigzag. Left padding gives rows that attend nothing: the mean over all ranks' values."""
     model = filled("llama-small")
@@ -48,13 +33,13 @@ def test_llama_small(mesh, padding, filled, reference, tmp_path):
     check(outputs["logits"], theirs)
 
 
-@pytest.mark.parametrize("mesh,way", WAYS)
-def test_methods_and_layouts(mesh, way, filled, reference, tmp_path):
+@pytest.mark.parametrize("mesh", plans.CONTEXT_WAYS)
+def test_methods_and_layouts(mesh, filled, reference, tmp_path):
     model = filled("llama-small")
     inputs = tools.llama_inputs(256, 4, 32, "left")
     theirs = reference(model, "batch 4, seq 32, left", inputs)["logits"]
     plan = tmp_path / "llama.dsplan"
-    compile_plan(model, plan, f"{mesh} {way}", {"batch": 4, "seq": 32})
+    compile_plan(model, plan, mesh, {"batch": 4, "seq": 32})
     outputs, _ = tools.run_plan(plan, inputs, ["logits"], tmp_path)
     check(outputs["logits"], theirs)
 

@@ -7,24 +7,16 @@ import numpy as np
 import onnx
 import pytest
 
+import plans
 import tools
 
 MIB = 1 << 20
-# A mesh, and further flags of the compiler.
-MESHES = [
-    "dp_shard=2",
-    "dp_shard=2,tp=2",
-    "dp_shard=2,tp=2 --sequence-parallel",
-    "dp_replicate=2,tp=2",
-    "dp_replicate=2,tp=2 --sequence-parallel",
-    "dp_replicate=2,dp_shard=2",
-    "tp=2 --sequence-parallel",
-]
+MESHES = plans.SHARDED
 SHARDED = [mesh for mesh in MESHES if "dp_shard" in mesh]
 
 
 def compile_plan(model, plan, mesh, dims, *more):
-    mesh, *flags = mesh.split(" ")
+    mesh, flags = plans.split(mesh)
     return tools.compile_plan(model, plan, mesh, dims, *flags, *more)
 
 
@@ -35,7 +27,7 @@ def check(ours, theirs):
 
 
 @pytest.mark.parametrize("padding", ["right", "left"])
-@pytest.mark.parametrize("mesh", MESHES + ["dp_shard=4", "dp_replicate=2,dp_shard=2,tp=2 --sequence-parallel"])
+@pytest.mark.parametrize("mesh", plans.SHARDED_SMALL)
 def test_llama_small(mesh, padding, filled, reference, tmp_path):
     model = filled("llama-small")
     inputs = tools.llama_inputs(256, 4, 16, padding)
@@ -46,7 +38,7 @@ def test_llama_small(mesh, padding, filled, reference, tmp_path):
     check(outputs["logits"], theirs)
 
 
-@pytest.mark.parametrize("mode", ["none", "optimizer", "gradients", "parameters"])
+@pytest.mark.parametrize("mode", plans.FSDP_MODES)
 def test_modes(mode, filled, reference, tmp_path):
     model = filled("llama-small")
     inputs = tools.llama_inputs(256, 4, 16)
@@ -163,9 +155,8 @@ def linear_model(inner, outer, path):
     return path
 
 
-# Rows divide; columns do (the gather is along dim 1); nothing does (padded, and the gather crops).
-@pytest.mark.parametrize("inner,outer", [(8, 7), (5, 8), (5, 7), (3, 1)])
-@pytest.mark.parametrize("mesh", ["dp_shard=2", "dp_shard=4", "dp_replicate=2,dp_shard=2"])
+@pytest.mark.parametrize("inner,outer", plans.LINEAR_SHAPES)
+@pytest.mark.parametrize("mesh", plans.LINEAR)
 def test_odd_shapes(inner, outer, mesh, tmp_path):
     model = linear_model(inner, outer, tmp_path / "linear.onnx")
     x = np.random.default_rng(4).standard_normal((8, inner)).astype(np.float32)

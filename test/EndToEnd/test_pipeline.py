@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import plans
 import tools
 
 MIB = 1 << 20
@@ -19,8 +20,8 @@ def check(ours, theirs):
     assert tools.largest_difference(ours, theirs) <= tools.tolerance(theirs)
 
 
-@pytest.mark.parametrize("micro_batches", [1, 2, 4])
-@pytest.mark.parametrize("mesh", ["pp=2", "pp=2,tp=2", "pp=3", "pp=2,dp_shard=2"])
+@pytest.mark.parametrize("micro_batches", plans.MICRO_BATCHES)
+@pytest.mark.parametrize("mesh", plans.PIPELINE_MLP)
 def test_mlp(mesh, micro_batches, filled, reference, tmp_path):
     model = filled("mlp")
     inputs = tools.mlp_inputs(16)
@@ -31,18 +32,14 @@ def test_mlp(mesh, micro_batches, filled, reference, tmp_path):
     check(outputs["y"], reference(model, 16, inputs)["y"])
 
 
-MESHES = ["pp=2", "pp=2,tp=2", "pp=2,tp=2 --sequence-parallel", "pp=2,dp_shard=2", "pp=2,dp_replicate=2,tp=2"]
-MESHES += ["pp=2,tp=2 --pp-split=cost"]
-
-
-@pytest.mark.parametrize("micro_batches", [1, 2, 4])
-@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("micro_batches", plans.MICRO_BATCHES)
+@pytest.mark.parametrize("mesh", plans.PIPELINE)
 def test_llama_small(mesh, micro_batches, filled, reference, tmp_path):
     model = filled("llama-small")
     batch = 8
     inputs = tools.llama_inputs(256, batch, 16)
     plan = tmp_path / "llama.dsplan"
-    mesh, *flags = mesh.split(" ")
+    mesh, flags = plans.split(mesh)
     flags.append(f"--micro-batches={micro_batches}")
     tools.compile_plan(model, plan, mesh, {"batch": batch, "seq": 16}, *flags)
     outputs, _ = tools.run_plan(plan, inputs, ["logits"], tmp_path, "--repeat", "3")
@@ -153,15 +150,19 @@ def axes(*values):
     return onnx.numpy_helper.from_array(np.array(values, np.int64), "axes")
 
 
-def test_several_values_cross_and_outputs_come_from_their_stages(tmp_path):
-    """The first layer's value is an output and is read by both later layers; pp=3 passes it on."""
+def crossing_model(path):
+    """The first layer's value is an output and is read by both later layers; pp=3 passes it on. Input x [batch, 8]."""
     nodes = [
         helper.make_node("Add", ["h", "h0"], ["sum"], name="/layers.2/Add"),
         helper.make_node("Mul", ["sum", "x"], ["y"], name="/layers.2/Mul"),
         helper.make_node("Neg", ["h0"], ["first"], name="/layers.0/Neg"),
     ]
     outputs = [("first", ["batch", 8]), ("y", ["batch", 8])]
-    model = linear_model(tmp_path / "m.onnx", nodes, outputs)
+    return linear_model(path, nodes, outputs)
+
+
+def test_several_values_cross_and_outputs_come_from_their_stages(tmp_path):
+    model = crossing_model(tmp_path / "m.onnx")
     x = np.random.default_rng(7).standard_normal((12, 8)).astype(np.float32)
     theirs = tools.onnxruntime_outputs(model, {"x": x})
     for micro_batches in (1, 3):
@@ -317,7 +318,8 @@ def test_bad_plan_ir(pattern, replacement, message, plan_text, tmp_path):
     assert re.search(message, done.stderr), done.stderr
 
 
-def test_a_tied_parameter_is_held_by_both_stages(tmp_path):
+def tied_model(path):
+    """Two layers with one weight. Input x [batch, 8], output y."""
     weight = np.random.default_rng(3).standard_normal((8, 8)).astype(np.float32)
     names = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 8]) for name in ("x", "y")]
     nodes = [
@@ -326,8 +328,12 @@ def test_a_tied_parameter_is_held_by_both_stages(tmp_path):
         helper.make_node("MatMul", ["t", "tied.weight"], ["y"], name="/layers.1/MatMul"),
     ]
     graph = helper.make_graph(nodes, "tied", names[:1], names[1:], [onnx.numpy_helper.from_array(weight, "tied.weight")])
-    model = tmp_path / "m.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), model)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def test_a_tied_parameter_is_held_by_both_stages(tmp_path):
+    model = tied_model(tmp_path / "m.onnx")
     plan = tmp_path / "m.dsplan"
     done = tools.compile_plan(model, plan, "pp=2", {"batch": 6}, "--micro-batches=3")
     assert "is used by the stages 0, 1, each of which holds it" in done.stderr
@@ -338,8 +344,8 @@ def test_a_tied_parameter_is_held_by_both_stages(tmp_path):
     assert re.search(r'state \d+ "tied.weight" .*stage 0', text) and re.search(r'state \d+ "tied.weight \(stage 1\)" .*stage 1', text)
 
 
-def test_inputs_are_checked_for_every_stage(tmp_path):
-    """`ids` is a mask on the first stage and an index on the second: its range still holds."""
+def indexing_model(path):
+    """`ids` [batch, 8] is a mask on the first stage and an index below 10 on the second."""
     ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", 8])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 8, 4])
     rng = np.random.default_rng(5)
@@ -353,11 +359,16 @@ def test_inputs_are_checked_for_every_stage(tmp_path):
         helper.make_node("Add", ["t", "u"], ["y"], name="/layers.1/Add"),
     ]
     graph = helper.make_graph(nodes, "ids", [ids], [y], initializers + [axes(1)])
-    model = tmp_path / "m.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), model)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def test_inputs_are_checked_for_every_stage(tmp_path):
+    """The range of an input that two stages read still holds."""
+    model = indexing_model(tmp_path / "m.onnx")
     plan = tmp_path / "m.dsplan"
     tools.compile_plan(model, plan, "pp=2", {"batch": 2}, "--micro-batches=2")
-    values = rng.integers(0, 10, (2, 8))
+    values = np.random.default_rng(5).integers(0, 10, (2, 8))
     ours, _ = tools.run_plan(plan, {"ids": values}, ["y"], tmp_path)
     check(ours["y"], tools.onnxruntime_outputs(model, {"ids": values})["y"])
     values[1, 3] = 10

@@ -5,6 +5,7 @@ interpreter, AdamW against its formula, and a character model that learns.
 import numpy as np
 import pytest
 
+import plans
 import tools
 from test_training import (
     ALL_OUTPUTS,
@@ -16,32 +17,13 @@ from test_training import (
     write_config,
 )
 
-# Flags of each mesh of the training slice.
-MESHES = {
-    "one": [],
-    "dp_shard=2": [],
-    "dp_shard=2,tp=2": [],
-    "dp_shard=2,tp=2 --sequence-parallel": ["--sequence-parallel"],
-    "dp_replicate=2,tp=2": [],
-    "dp_replicate=2,tp=2 --sequence-parallel": ["--sequence-parallel"],
-    "tp=2": [],
-    "dp_shard=2 --fsdp=none": ["--fsdp=none"],
-    "dp_shard=2 --fsdp=optimizer": ["--fsdp=optimizer"],
-    "dp_shard=2 --fsdp=gradients": ["--fsdp=gradients"],
-    "dp_shard=2,tp=2 --micro-batches=2": ["--micro-batches=2"],
-    "one --micro-batches=2": ["--micro-batches=2"],
-}
-SHARDED = [mesh for mesh in MESHES if mesh != "one"]
-
-
-def axes_of(mesh):
-    axes = mesh.split(" ")[0]
-    return "" if axes == "one" else axes
+SHARDED = [mesh for mesh in plans.TRAINING if mesh]
 
 
 def compile_train_plan(model, config, plan, mesh, dims):
     plan.parent.mkdir(parents=True, exist_ok=True)
-    tools.compile_plan(model, plan, axes_of(mesh), dims, f"--train={config}", *MESHES[mesh])
+    mesh, flags = plans.split(mesh)
+    tools.compile_plan(model, plan, mesh, dims, f"--train={config}", *flags)
     return plan
 
 
@@ -71,7 +53,7 @@ def llama_gradients(filled, tmp_path_factory):
     def get(mesh):
         if mesh in made:
             return made[mesh]
-        model, own = filled("llama-small"), folder / mesh.replace(" ", "_")
+        model, own = filled("llama-small"), folder / (mesh.replace(" ", "_") or "one")
         if mesh == "fp64":
             program = compile_step(model, config, own, LLAMA)
             made[mesh] = tools.interpret_step(program, inputs, outputs, own)
@@ -90,7 +72,7 @@ def error_of(values, exact):
 @pytest.mark.parametrize("mesh", SHARDED)
 def test_gradients_keep_the_acceptance_ladder(llama_gradients, mesh):
     """Per tensor: e(sharded) <= 2 e(unsharded) + 2e-6 max|x|."""
-    exact, one, ours = (llama_gradients(key) for key in ("fp64", "one", mesh))
+    exact, one, ours = (llama_gradients(key) for key in ("fp64", "", mesh))
     for name, value in exact.items():
         scale = float(np.max(np.abs(value)))
         assert scale > 0, name
@@ -106,7 +88,7 @@ def test_gradients_keep_the_acceptance_ladder(llama_gradients, mesh):
 MLP = {"batch": 16}
 
 
-@pytest.mark.parametrize("mesh", ["one", "tp=2", "dp_shard=2,tp=2"])
+@pytest.mark.parametrize("mesh", plans.TRAINING_MLP)
 def test_adamw_is_its_formula_after_100_steps(filled, tmp_path, mesh):
     config = write_config(
         tmp_path,
@@ -125,7 +107,7 @@ def test_adamw_is_its_formula_after_100_steps(filled, tmp_path, mesh):
     check_adamw(outputs, first, np.float32(1e-3), 0.1)
 
 
-@pytest.mark.parametrize("mesh", ["one", "dp_shard=2,tp=2"])
+@pytest.mark.parametrize("mesh", ["", "dp_shard=2,tp=2"])
 @pytest.mark.parametrize("policy", ["stop", "skip"])
 def test_a_gradient_that_is_not_finite_is_named(filled, tmp_path, mesh, policy):
     """Step 1 is poisoned: the run stops there, or goes on without it."""
@@ -152,7 +134,7 @@ def test_a_gradient_that_is_not_finite_is_named(filled, tmp_path, mesh, policy):
     assert np.isfinite(np.load(tmp_path / "loss.npy")[[0, 2]]).all()
 
 
-@pytest.mark.parametrize("mesh", [mesh for mesh in MESHES if "sequence-parallel" not in mesh])
+@pytest.mark.parametrize("mesh", [mesh for mesh in plans.TRAINING if "sequence-parallel" not in mesh])
 def test_a_skipped_step_changes_no_bit_of_any_state(filled, tmp_path, mesh):
     """Two steps with a poisoned one between, or behind them, leave what the two steps alone leave. One
     sample is poisoned, which one data-parallel rank sees: if the others went on, what follows would differ."""
@@ -177,16 +159,15 @@ def test_a_skipped_step_changes_no_bit_of_any_state(filled, tmp_path, mesh):
     assert states[0] == states[1] == states[2]
 
 
-@pytest.mark.parametrize("mesh", ["dp_shard=2", "dp_shard=2,tp=2", "dp_shard=2 --fsdp=none",
-                                  "dp_shard=2 --fsdp=optimizer", "one --micro-batches=2"])
+@pytest.mark.parametrize("mesh", plans.FROZEN)
 def test_parameters_that_are_not_trained_stay_as_they_are(filled, tmp_path, mesh):
     """The norms alone, on every mesh as on one rank; the others are gathered and shared as ever."""
     config = write_config(tmp_path, shift_labels=True, trainable=["*norm.weight"])
     ids = np.random.default_rng(7).integers(0, 256, (3, 4, 16))
     inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "labels": ids}
     losses, states = [], []
-    for each in ("one", mesh):
-        folder = tmp_path / each.replace(" ", "")
+    for each in ("", mesh):
+        folder = tmp_path / (each.replace(" ", "") or "one")
         plan = compile_train_plan(filled("llama-small"), config, folder / "p.dsplan", each, LLAMA)
         outputs, _ = tools.run_plan(
             plan, inputs, ["loss"], folder, "--entry=train_step", "--steps=3",
@@ -235,7 +216,7 @@ def char_losses(filled, tmp_path_factory):
 
 @tools.not_sanitized
 def test_the_character_model_learns(char_losses):
-    losses = char_losses("one")
+    losses = char_losses("")
     assert losses.shape == (100,) and np.isfinite(losses).all()
     assert 5.4 < losses[0] < 5.7  # ln 256 = 5.55
     assert losses[-10:].mean() < 3.0  # single batches differ by 0.3
@@ -252,7 +233,7 @@ CHAR_MESHES = [
 
 @pytest.mark.parametrize("mesh", CHAR_MESHES)
 def test_the_character_model_learns_the_same_on_every_mesh(char_losses, mesh):
-    assert np.abs(char_losses(mesh) - char_losses("one")).max() <= 1e-3
+    assert np.abs(char_losses(mesh) - char_losses("")).max() <= 1e-3
 
 
 #
@@ -320,7 +301,7 @@ MIB = 1 << 20
 
 
 @tools.not_sanitized
-@pytest.mark.parametrize("mesh", ["one", "dp_shard=2,tp=2"])
+@pytest.mark.parametrize("mesh", ["", "dp_shard=2,tp=2"])
 def test_the_planned_peak_is_the_measured_one(filled, tmp_path, mesh):
     plan = compile_train_plan(
         filled("char"), tools.MODELS / "char-train.json", tmp_path / "char.dsplan", mesh,
@@ -373,16 +354,15 @@ def tied_gradient(table, ids, labels):
     return gradient
 
 
-@pytest.mark.parametrize("flags", [[], ["--mesh=dp_shard=2"], ["--micro-batches=4"]], ids=str)
-def test_a_tied_parameter_has_one_gradient(tmp_path, flags):
+@pytest.mark.parametrize("mesh", plans.TIED)
+def test_a_tied_parameter_has_one_gradient(tmp_path, mesh):
     random = np.random.default_rng(2)
     table = random.standard_normal((64, 32)).astype(np.float32)
     ids, labels = random.integers(0, 64, (2, 8))
     ids[3] = ids[5]
     model = tied_model(tmp_path / "tied.onnx", table)
     config = write_config(tmp_path, outputs=ALL_OUTPUTS)
-    plan = tmp_path / "tied.dsplan"
-    tools.compile_plan(model, plan, "", {"batch": 8}, f"--train={config}", *flags)
+    plan = compile_train_plan(model, config, tmp_path / "tied.dsplan", mesh, {"batch": 8})
     outputs, _ = tools.run_plan(
         plan, {"ids": ids, "labels": labels}, ["table.grad"], tmp_path, "--entry=train_step"
     )

@@ -11,6 +11,7 @@ import subprocess
 import numpy as np
 import pytest
 
+import plans
 import tools
 
 DIMS = {"batch": 4, "seq": 16}
@@ -58,7 +59,7 @@ def test_states_are_saved_without_their_padding(filled, tmp_path):
     dims = {"batch": 3, "seq": 16}
     inputs = {name: array[:, :3] for name, array in step_inputs(2).items()}
     states = {}
-    for mesh in ("", "dp_shard=3"):
+    for mesh in ("", plans.PADDED_TRAINING):
         folder = tmp_path / (mesh or "one")
         folder.mkdir()
         config = folder / "train.json"
@@ -71,12 +72,12 @@ def test_states_are_saved_without_their_padding(filled, tmp_path):
         states[mesh] = {
             path.name: np.load(path) for path in (folder / "state").glob("*.npy")
         }
-    assert states[""].keys() == states["dp_shard=3"].keys()
+    assert states[""].keys() == states[plans.PADDED_TRAINING].keys()
     for name, one in states[""].items():
-        assert one.shape == states["dp_shard=3"][name].shape
+        assert one.shape == states[plans.PADDED_TRAINING][name].shape
         if name.endswith(".exp_avg.npy"):
             scale = np.abs(one).max()
-            assert np.abs(one - states["dp_shard=3"][name]).max() <= 1e-4 * scale, name
+            assert np.abs(one - states[plans.PADDED_TRAINING][name]).max() <= 1e-4 * scale, name
     assert states[""]["lm_head.weight.exp_avg.npy"].shape == (64, 256)
 
 

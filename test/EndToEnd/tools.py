@@ -249,6 +249,13 @@ def char_inputs(steps):
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "labels": ids}
 
 
+def widened(array, kind):
+    """A bf16 or fp16 output as float32. numpy has no bfloat16: its file holds the bits, as a 2-byte type."""
+    if kind == "bf16" and array.dtype != np.float32:
+        return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32)
+
+
 def largest_difference(ours, theirs):
     """The largest |ours - theirs|; infinite if a value is not finite or a shape differs."""
     if ours.shape != theirs.shape or not np.isfinite(ours).all():
