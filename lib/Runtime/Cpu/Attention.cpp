@@ -108,6 +108,8 @@ private:
   void packValues(int64_t key, int64_t count, int64_t padded);
   bool loadMask(int64_t key, int64_t count, int64_t padded);
   void addKeys(int64_t key, int64_t count);
+  void addTo(int64_t first, int64_t some, int64_t key, int64_t count,
+             int64_t padded);
   void meanOfValues(float *mean);
   void finish();
 
@@ -192,27 +194,46 @@ void Tile::addKeys(int64_t key, int64_t count) {
     return;
   packKeys(key, count, padded);
   packValues(key, count, padded);
-  for (int64_t j = 0; j < padded; j += 16)
-    table.tile[0](x.q, a.d, x.k + j * a.d, a.d, x.scores + j, attentionKeys,
-                  rows, false, nullptr, 0);
-  for (int64_t i = 0; i < rows; ++i) {
+  // A few rows at a time where keys are hidden: what none of them sees is left
+  // out.
+  bool hides = a.causal || a.window >= 0;
+  int64_t step = hides ? int64_t{32} : rows;
+  for (int64_t row = 0; row < rows; row += step)
+    addTo(row, std::min(step, rows - row), key, count, padded);
+}
+
+void Tile::addTo(int64_t first, int64_t some, int64_t key, int64_t count,
+                 int64_t padded) {
+  int64_t begin =
+      std::clamp<int64_t>(low(position(first)) - key, 0, count) / 16 * 16;
+  int64_t end =
+      std::clamp<int64_t>(high(position(first + some - 1)) - key, 0, count);
+  if (begin >= end)
+    return;
+  end = (end + 15) / 16 * 16;
+  float *scores = x.scores + first * attentionKeys + begin;
+  float *out = x.out + first * x.dvPadded;
+  table.tile[0]({x.q + first * a.d, a.d, x.k + begin * a.d, 64 * a.d,
+                 (end - begin) / 16, a.d, scores, attentionKeys, 16, some,
+                 false});
+  for (int64_t i = 0; i < some; ++i) {
     SoftmaxRow row;
-    row.p = x.scores + i * attentionKeys;
-    row.n = padded;
-    int64_t at = position(i);
-    row.low = std::clamp<int64_t>(low(at) - key, 0, count);
-    row.high = std::clamp<int64_t>(high(at) - key, 0, count);
-    row.visible = a.mask ? x.visible : nullptr;
+    row.p = scores + i * attentionKeys;
+    row.n = end - begin;
+    int64_t at = position(first + i);
+    row.low = std::clamp<int64_t>(low(at) - key, 0, count) - begin;
+    row.high = std::clamp<int64_t>(high(at) - key, 0, count) - begin;
+    row.visible = a.mask ? x.visible + begin : nullptr;
     row.softcap = static_cast<float>(a.softcap);
-    row.maximum = x.maximum + i;
-    row.sum = x.sum + i;
+    row.maximum = x.maximum + first + i;
+    row.sum = x.sum + first + i;
     float alpha = table.softmaxRow(row);
     if (alpha != 1.0f)
-      table.scale(x.out + i * x.dvPadded, x.dvPadded, alpha);
+      table.scale(out + i * x.dvPadded, x.dvPadded, alpha);
   }
-  for (int64_t c = 0; c < x.dvPadded; c += 16)
-    table.tile[0](x.scores, attentionKeys, x.v + c * padded, padded, x.out + c,
-                  x.dvPadded, rows, true, nullptr, 0);
+  table.tile[0]({scores, attentionKeys, x.v + begin * 16, 64 * padded,
+                 x.dvPadded / 16, end - begin, out, x.dvPadded, 16, some,
+                 true});
 }
 
 void Tile::meanOfValues(float *mean) {

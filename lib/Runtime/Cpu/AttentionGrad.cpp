@@ -253,12 +253,10 @@ bool Unit::formScores() {
       return false;
   }
   int64_t padded = roundUp16(rows);
-  for (int64_t i = 0; i < padded; i += 16) {
-    table.tile[0](k, ldk, x.qColumns + i * a.d, a.d, x.p + i, tileRows, keys,
-                  false, nullptr, 0);
-    table.tile[0](v, ldv, x.doutColumns + i * a.dv, a.dv, x.ds + i, tileRows,
-                  keys, false, nullptr, 0);
-  }
+  table.tile[0]({k, ldk, x.qColumns, 64 * a.d, padded / 16, a.d, x.p, tileRows,
+                 16, keys, false});
+  table.tile[0]({v, ldv, x.doutColumns, 64 * a.dv, padded / 16, a.dv, x.ds,
+                 tileRows, 16, keys, false});
   for (int64_t j = 0; j < keys; ++j) {
     // Key j is seen from the positions [j - offset, j - offset + window).
     int64_t key = key0 + j;
@@ -285,12 +283,10 @@ bool Unit::formScores() {
 }
 
 void Unit::addToKeys() {
-  for (int64_t c = 0; c < x.dvPadded; c += 16)
-    table.tile[0](x.p, tileRows, x.dout + c * tileRows, rows, x.dvOut + c,
-                  x.dvPadded, keys, true, nullptr, 0);
-  for (int64_t c = 0; c < x.dPadded; c += 16)
-    table.tile[0](x.ds, tileRows, x.q + c * tileRows, rows, x.dk + c, x.dPadded,
-                  keys, true, nullptr, 0);
+  table.tile[0]({x.p, tileRows, x.dout, 64 * tileRows, x.dvPadded / 16, rows,
+                 x.dvOut, x.dvPadded, 16, keys, true});
+  table.tile[0]({x.ds, tileRows, x.q, 64 * tileRows, x.dPadded / 16, rows, x.dk,
+                 x.dPadded, 16, keys, true});
 }
 
 /// dq += ds k, with ds transposed into p, which is no longer needed.
@@ -299,9 +295,8 @@ void Unit::addToQueries() {
     for (int64_t i = 0; i < rows; i += 16)
       table.transpose16(x.ds + j * tileRows + i, tileRows,
                         x.p + i * tileKeys + j, tileKeys);
-  for (int64_t c = 0; c < x.dPadded; c += 16)
-    table.tile[0](x.p, tileKeys, x.kPanels + c * tileKeys, keys, x.dq + c,
-                  x.dPadded, rows, true, nullptr, 0);
+  table.tile[0]({x.p, tileKeys, x.kPanels, 64 * tileKeys, x.dPadded / 16, keys,
+                 x.dq, x.dPadded, 16, rows, true});
 }
 
 /// The tile's sums of dq, as they are in memory between blocks of keys.

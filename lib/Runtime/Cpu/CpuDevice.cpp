@@ -173,6 +173,8 @@ static const DeviceFunctions cpuFunctions = {"cpu",
                                              /*waitEvent=*/nullptr,
                                              /*synchronize=*/nullptr,
                                              /*upload=*/nullptr,
-                                             /*download=*/nullptr};
+                                             /*download=*/nullptr,
+                                             /*startTimer=*/nullptr,
+                                             /*stopTimer=*/nullptr};
 
 Device CpuDevice::device() { return {&cpuFunctions, this}; }

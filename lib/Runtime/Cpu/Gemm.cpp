@@ -79,7 +79,7 @@ public:
     if (converts && g.m > 8)
       return gemmPanelGroup;
     if (g.packed)
-      return 1;
+      return table.panels;
     // As many as are packed once for all rows; else once for each block.
     return g.k > gemmPanelGroup * gemmChunk
                ? gemmPanelGroup
@@ -236,38 +236,48 @@ void Product::block(int64_t b, int64_t panel, int64_t panelEnd, int64_t row,
   int64_t rows = rowEnd - row;
   int64_t rhsBytes = rhsStorage == Storage::f32 ? 64 : 32; // of one packed k
   TileFunction tile = table.tile[static_cast<int>(rhsStorage)];
+  TileArguments t;
+  t.rows = rows;
+  t.ldc = gemmPanel;
+  t.cStep = gemmBlockRows * gemmPanel;
   for (int64_t k = 0; k == 0 || k < g.k; k += gemmChunk) {
     int64_t depth = std::min(gemmChunk, g.k - k);
-    const float *a;
-    int64_t lda;
     if (converts) {
       convertLhs(lhs, row, rows, k, depth, scratch.a);
-      a = scratch.a;
-      lda = gemmChunk;
+      t.a = scratch.a;
+      t.lda = gemmChunk;
     } else {
-      a = static_cast<const float *>(lhs) + row * g.lda + k;
-      lda = g.lda;
+      t.a = static_cast<const float *>(lhs) + row * g.lda + k;
+      t.lda = g.lda;
     }
     if (!g.packed && !rhsReady)
       packChunk(rhs, panel, panelEnd, k, depth, scratch.b);
-    for (int64_t p = panel; p < panelEnd; ++p) {
-      float *c = scratch.c + (p - panel) * gemmBlockRows * gemmPanel;
-      if (g.packed) {
-        const char *chunk =
-            static_cast<const char *>(rhs) + (p * g.k + k) * rhsBytes;
-        const char *next = chunk + depth * rhsBytes;
-        bool last = p + 1 == panels && k + depth >= g.k;
-        int64_t ahead = last ? 0 : std::min(gemmChunk, g.k) * rhsBytes;
-        int64_t available =
-            (panels - p) * g.k * rhsBytes - (k + depth) * rhsBytes;
-        tile(a, lda, chunk, depth, c, gemmPanel, rows, k > 0,
-             last ? nullptr : next, std::min(ahead, available));
-      } else {
-        const float *chunk =
-            rhsReady ? scratch.b + ((p - panel) * g.k + k) * gemmPanel
-                     : scratch.b + (p - panel) * depth * gemmPanel;
-        tile(a, lda, chunk, depth, c, gemmPanel, rows, k > 0, nullptr, 0);
+    t.k = depth;
+    t.accumulate = k > 0;
+    for (int64_t p = panel; p < panelEnd; p += table.panels) {
+      t.panels = std::min(table.panels, panelEnd - p);
+      t.c = scratch.c + (p - panel) * t.cStep;
+      if (!g.packed) {
+        t.bStep = (rhsReady ? g.k : depth) * 64;
+        t.b = scratch.b + (p - panel) * t.bStep / 4 +
+              (rhsReady ? k * gemmPanel : 0);
+        tile(t);
+        continue;
       }
+      // What comes next: the same panels' next chunk, or the next panels.
+      const char *chunk =
+          static_cast<const char *>(rhs) + (p * g.k + k) * rhsBytes;
+      t.b = chunk;
+      t.bStep = g.k * rhsBytes;
+      t.prefetch = chunk + depth * rhsBytes;
+      t.prefetchBytes = std::min(gemmChunk, g.k - k - depth) * rhsBytes;
+      if (k + depth >= g.k) {
+        t.prefetch += (t.panels - 1) * t.bStep;
+        t.prefetchBytes = std::min(gemmChunk, g.k) * rhsBytes;
+        if (p + t.panels + table.panels > panels)
+          t.prefetch = nullptr;
+      }
+      tile(t);
     }
   }
   for (int64_t p = panel; p < panelEnd; ++p)
@@ -292,12 +302,8 @@ void cpu::gemm(const GemmArguments &g, ThreadPool &pool, void *scratch,
   }
   int64_t rowBlocks = (g.m + gemmBlockRows - 1) / gemmBlockRows;
   int64_t blockRows = std::min(g.m, gemmBlockRows);
-  // 128 rows are common: one block of 126 and one of 2 would read the weights
-  // twice, so even the blocks out.
+  // Blocks of even height: the last one reads the weights again, too.
   blockRows = ((g.m + rowBlocks - 1) / rowBlocks + 1) / 2 * 2;
-  if (rowBlocks > 1)
-    blockRows = std::min(gemmBlockRows, (blockRows + gemmTileRows - 1) /
-                                            gemmTileRows * gemmTileRows);
   int64_t columnWork = g.batch * groups;
   int64_t rowSplits = 1;
   if (columnWork < 2 * threads) {

@@ -15,14 +15,26 @@ namespace dshard::cpu {
 /// Storage of the elements that the kernels read and write.
 enum class Storage : uint8_t { f32, bf16, f16 };
 
-/// Rows x 16 product over one k chunk: c[i][0..16) (+)= a[i][0..k) *
-/// b[0..k)[16]. `a` has row stride lda, `c` row stride ldc, both in floats.
-/// `prefetch` is the start of `prefetchBytes` that will be read next (null:
-/// none).
-using TileFunction = void (*)(const float *a, int64_t lda, const void *b,
-                              int64_t k, float *c, int64_t ldc, int64_t rows,
-                              bool accumulate, const char *prefetch,
-                              int64_t prefetchBytes);
+/// Rows x (panels * 16) product over one k chunk, for each panel p
+///   c[p * cStep + i * ldc ...][16] (+)= a[i * lda ...][k] * b[p * bStep ...]
+/// `b` is a chunk [k][16] of the first panel, bStep counts bytes, the other
+/// strides floats. `prefetch` is what the first panel will read next, of which
+/// `prefetchBytes` are there (null: none); the other panels' is bStep further.
+struct TileArguments {
+  const float *a;
+  int64_t lda;
+  const void *b;
+  int64_t bStep;
+  int64_t panels;
+  int64_t k;
+  float *c;
+  int64_t ldc, cStep;
+  int64_t rows;
+  bool accumulate;
+  const char *prefetch = nullptr;
+  int64_t prefetchBytes = 0;
+};
+using TileFunction = void (*)(const TileArguments &);
 
 /// Finishes rows x cols (cols <= 16) of a tile with row stride 16.
 struct EpilogueArguments {
@@ -67,6 +79,7 @@ struct GradientRow {
 
 struct Kernels {
   const char *name;
+  int64_t panels;       // that one register tile covers
   TileFunction tile[3]; // by storage of b; bf16 panels interleaved
   void (*epilogue)(const EpilogueArguments &);
   void (*toFloat)(const void *in, Storage storage, float *out, int64_t n);
@@ -82,6 +95,8 @@ struct Kernels {
 extern const Kernels portableKernels;
 #if defined(__x86_64__)
 extern const Kernels avx2Kernels;
+/// Puts the AVX-512 kernels into a table of AVX2 ones.
+void useAvx512(Kernels &table);
 #endif
 
 /// The table for this CPU.

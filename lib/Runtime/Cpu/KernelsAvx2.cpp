@@ -124,9 +124,9 @@ tileOf(const float *a, int64_t lda, const void *b, int64_t k, float *c,
 /// Rows in sixes; a remainder of 1, 2 or 4 rows less than two tiles is split
 /// evenly enough (8 = 4 + 4, 7 = 4 + 3).
 template <Storage storage>
-void tile(const float *a, int64_t lda, const void *b, int64_t k, float *c,
-          int64_t ldc, int64_t rows, bool accumulate, const char *prefetch,
-          int64_t prefetchBytes) {
+void tilePanel(const float *a, int64_t lda, const void *b, int64_t k, float *c,
+               int64_t ldc, int64_t rows, bool accumulate, const char *prefetch,
+               int64_t prefetchBytes) {
   const char *end = prefetch ? prefetch + prefetchBytes : nullptr;
   int64_t row = 0;
   while (row < rows) {
@@ -158,6 +158,14 @@ void tile(const float *a, int64_t lda, const void *b, int64_t k, float *c,
       prefetch += k / 8 * 64;
     row += now;
   }
+}
+
+template <Storage storage> void tile(const TileArguments &t) {
+  for (int64_t p = 0; p < t.panels; ++p)
+    tilePanel<storage>(t.a, t.lda, static_cast<const char *>(t.b) + p * t.bStep,
+                       t.k, t.c + p * t.cStep, t.ldc, t.rows, t.accumulate,
+                       t.prefetch ? t.prefetch + p * t.bStep : nullptr,
+                       t.prefetchBytes);
 }
 
 //===----------------------------------------------------------------------===//
@@ -533,10 +541,15 @@ void transpose16(const float *in, int64_t ldIn, float *out, int64_t ldOut) {
 } // namespace
 
 const Kernels dshard::cpu::avx2Kernels = {
-    "avx2",     {tile<Storage::f32>, tile<Storage::bf16>, tile<Storage::f16>},
-    epilogue,   toFloat,
-    fromFloat,  softmaxRow,
-    scale,      transpose16,
+    "avx2",
+    1,
+    {tile<Storage::f32>, tile<Storage::bf16>, tile<Storage::f16>},
+    epilogue,
+    toFloat,
+    fromFloat,
+    softmaxRow,
+    scale,
+    transpose16,
     gradientRow};
 
 #endif // __x86_64__

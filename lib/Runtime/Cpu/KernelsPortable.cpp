@@ -28,23 +28,23 @@ static void storeOne(void *out, Storage storage, int64_t at, float x) {
         storage == Storage::bf16 ? bfloat16FromFloat(x) : halfFromFloat(x);
 }
 
-template <Storage storage>
-static void tile(const float *a, int64_t lda, const void *b, int64_t k,
-                 float *c, int64_t ldc, int64_t rows, bool accumulate,
-                 const char *, int64_t) {
-  for (int64_t row = 0; row < rows; ++row) {
-    float sum[16];
-    for (int j = 0; j < 16; ++j)
-      sum[j] = accumulate ? c[row * ldc + j] : 0.0f;
-    for (int64_t i = 0; i < k; ++i) {
-      float x = a[row * lda + i];
-      for (int j = 0; j < 16; ++j) {
-        int place = storage == Storage::bf16 ? (j % 8) * 2 + j / 8 : j;
-        sum[j] += x * loadOne(b, storage, i * 16 + place);
+template <Storage storage> static void tile(const TileArguments &t) {
+  for (int64_t p = 0; p < t.panels; ++p)
+    for (int64_t row = 0; row < t.rows; ++row) {
+      const char *b = static_cast<const char *>(t.b) + p * t.bStep;
+      float *c = t.c + p * t.cStep + row * t.ldc;
+      float sum[16];
+      for (int j = 0; j < 16; ++j)
+        sum[j] = t.accumulate ? c[j] : 0.0f;
+      for (int64_t i = 0; i < t.k; ++i) {
+        float x = t.a[row * t.lda + i];
+        for (int j = 0; j < 16; ++j) {
+          int place = storage == Storage::bf16 ? (j % 8) * 2 + j / 8 : j;
+          sum[j] += x * loadOne(b, storage, i * 16 + place);
+        }
       }
+      std::memcpy(c, sum, sizeof(sum));
     }
-    std::memcpy(c + row * ldc, sum, sizeof(sum));
-  }
 }
 
 static float activate(float x, uint8_t activation) {
@@ -151,10 +151,15 @@ static void transpose16(const float *in, int64_t ldIn, float *out,
 }
 
 const Kernels dshard::cpu::portableKernels = {
-    "portable", {tile<Storage::f32>, tile<Storage::bf16>, tile<Storage::f16>},
-    epilogue,   toFloat,
-    fromFloat,  softmaxRow,
-    scale,      transpose16,
+    "portable",
+    1,
+    {tile<Storage::f32>, tile<Storage::bf16>, tile<Storage::f16>},
+    epilogue,
+    toFloat,
+    fromFloat,
+    softmaxRow,
+    scale,
+    transpose16,
     gradientRow};
 
 const Kernels &dshard::cpu::kernels() {
@@ -164,9 +169,17 @@ const Kernels &dshard::cpu::kernels() {
       return portableKernels;
     __builtin_cpu_init();
     // Every CPU with AVX2 and FMA has F16C; g++ 12 has no name for it here.
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
+      return portableKernels;
+    if (environment(Variable::KERNELS) == "avx2" ||
+        !__builtin_cpu_supports("avx512f") ||
+        !__builtin_cpu_supports("avx512bw") ||
+        !__builtin_cpu_supports("avx512dq") ||
+        !__builtin_cpu_supports("avx512vl"))
       return avx2Kernels;
-    return portableKernels;
+    static Kernels avx512 = avx2Kernels;
+    useAvx512(avx512);
+    return avx512;
   }();
   return chosen;
 #else

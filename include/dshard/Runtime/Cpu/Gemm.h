@@ -13,12 +13,13 @@
 // are interleaved: 32-bit lane j holds column j in its low half and column
 // j + 8 in its high half, so that one load, one shift and one mask expand them.
 //
-// Method: a 6 x 16 register tile (12 accumulators) over k chunks of 384 with
-// the next chunk of the panel prefetched into L2; the tile is finished (bias,
-// activation, residual, rounding) from a small scratch. Measurements:
-// spec cpu-kernels, section 2. An operand that is not packed, transposed or of
-// another type is brought into that form chunk by chunk, once for 126 rows x
-// 128 columns; a rhs short enough (k up to 3072) once for all rows.
+// Method: a register tile of 6 x 16 (AVX2, 12 accumulators) or 14 x 32
+// (AVX-512, 28) over k chunks of 384 with the next chunk of the panel prefetched
+// into L2; the tile is finished (bias, activation, residual, rounding) from a
+// small scratch. Measurements: spec cpu-kernels, section 2. An operand that is
+// not packed, transposed or of another type is brought into that form chunk by
+// chunk, once for 128 rows x 128 columns; a rhs short enough (k up to 3072) once
+// for all rows.
 //
 //===----------------------------------------------------------------------===//
 #ifndef DSHARD_RUNTIME_CPU_GEMM_H
@@ -39,7 +40,7 @@ class ThreadPool;
 constexpr int64_t gemmPanel = 16;
 constexpr int64_t gemmTileRows = 6;
 constexpr int64_t gemmChunk = 384;
-constexpr int64_t gemmBlockRows = 126;
+constexpr int64_t gemmBlockRows = 128;
 constexpr int64_t gemmPanelGroup = 8;
 
 /// Element sizes and types that the products accept.
@@ -83,8 +84,8 @@ void packRhs(const void *in, plan::DataType inType, int64_t ld, int64_t k,
              int64_t n, int64_t column, void *packed, plan::DataType packedType,
              ThreadPool &pool);
 
-/// "avx2" or "portable": the kernels that this CPU gets;
-/// DSHARD_KERNELS=portable forces the latter.
+/// "avx512", "avx2" or "portable": the kernels that this CPU gets;
+/// DSHARD_KERNELS names a lesser one.
 const char *kernelName();
 
 } // namespace dshard::cpu
