@@ -19,8 +19,8 @@ struct Call {
   bool dropped;
   explicit Call(const char *name = __builtin_FUNCTION()) {
     engine.configure();
-    injected = !engine.failing.empty() && engine.failing == name;
-    dropped = engine.drops(name);
+    injected = engine.fails.hits(name);
+    dropped = engine.drops.hits(name);
     if (dropped)
       declaredBuffers().clear();
   }

@@ -1,6 +1,7 @@
 //===- Devices.cpp - cuInit, devices, contexts, memory, errors ------------===//
 #include "Driver/Calls.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
@@ -196,6 +197,8 @@ EMULATED int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
   NEED_CONTEXT(call)
   if (!bytes)
     return cuInvalidValue;
+  if (call.engine.shortens.hits("cuMemAlloc_v2"))
+    bytes -= std::min(Engine::shortBy, bytes - 1);
   *address = call.device()->memory->allocate(bytes);
   return *address ? cuSuccess : cuOutOfMemory;
 }

@@ -98,13 +98,11 @@ void Engine::configure() {
       ::dshard::Variable::EMULATOR_CUBLASLT_VERSION, 130000, 0, 1 << 30));
   ncclVersion = static_cast<int>(
       number(::dshard::Variable::EMULATOR_NCCL_VERSION, 22800, 0, 1 << 30));
-  failing = environment(::dshard::Variable::EMULATOR_FAIL);
-  dropped = environment(::dshard::Variable::EMULATOR_DROP);
-  droppedCall = -1, droppedCalls = 0;
-  if (size_t colon = dropped.find(':'); colon != std::string::npos) {
-    droppedCall = std::atoll(dropped.c_str() + colon + 1);
-    dropped.resize(colon);
-  }
+  fails.read(environment(::dshard::Variable::EMULATOR_FAIL));
+  drops.read(environment(::dshard::Variable::EMULATOR_DROP));
+  swaps.read(environment(::dshard::Variable::EMULATOR_SWAP));
+  misdirects.read(environment(::dshard::Variable::EMULATOR_MISDIRECT));
+  shortens.read(environment(::dshard::Variable::EMULATOR_SHORTEN));
   timeout = static_cast<double>(
       number(::dshard::Variable::EMULATOR_TIMEOUT, 10, 1, 3600));
   for (int64_t i = 0; i < count; ++i) {
@@ -113,11 +111,18 @@ void Engine::configure() {
   }
 }
 
-bool Engine::drops(const std::string &name) {
-  if (dropped.empty() || name != dropped)
+void Seed::read(const std::string &text) {
+  size_t colon = text.find(':');
+  name = text.substr(0, colon);
+  only = colon == std::string::npos ? -1 : std::atoll(&text[colon + 1]);
+  calls = 0;
+}
+
+bool Seed::hits(const std::string &call) {
+  if (name.empty() || name != call)
     return false;
-  int64_t call = droppedCalls++;
-  return droppedCall < 0 || call == droppedCall;
+  int64_t number = calls++;
+  return only < 0 || number == only;
 }
 
 Stream *Engine::createStream(Device &device, bool blocking) {
@@ -310,6 +315,36 @@ bool Engine::runOne(std::unique_lock<std::mutex> &lock, Device *preferred) {
   stream.queue.pop_front();
   changed.notify_all();
   return true;
+}
+
+void Engine::withdraw(Operation &operation) {
+  for (auto &meeting : operation.meetings)
+    for (Meeting::Member &member : meeting->members)
+      if (member.operation == &operation) {
+        member.operation = nullptr;
+        member.arrived = false; // so nobody ever meets here
+      }
+  operation.done = true;
+  operation.waits.clear();
+  operation.meetings.clear();
+}
+
+void Engine::abandon(Device &device, const void *clique) {
+  for (auto &stream : device.streams)
+    for (auto at = stream->queue.begin(); at != stream->queue.end();) {
+      Operation &operation = **at;
+      bool meets = false;
+      for (auto &meeting : operation.meetings)
+        meets |= meeting->clique == clique;
+      if (!meets) {
+        ++at;
+        continue;
+      }
+      withdraw(operation);
+      at = stream->queue.erase(at);
+    }
+  progress();
+  changed.notify_all();
 }
 
 bool Engine::waitUntil(std::unique_lock<std::mutex> &lock,

@@ -33,6 +33,7 @@ namespace dshard::emulator {
 struct Stream;
 struct Device;
 struct Operation;
+struct Call;
 using OperationPtr = std::shared_ptr<Operation>;
 
 /// A collective, or a send and its receive, that its members come to.
@@ -45,6 +46,7 @@ struct Meeting {
   };
   std::string what; // "all_reduce #3 of communicator 1"
   std::vector<Member> members;
+  const void *clique = nullptr; // whose members meet
   bool done = false;
   /// Moves the bytes once all are here; "" or an error. `touched[i]` gets what
   /// member i read and wrote.
@@ -104,6 +106,20 @@ struct Device {
   Clock host;                                   // what was waited for on it
   std::vector<std::unique_ptr<Stream>> streams; // 0: the default stream
   std::vector<std::unique_ptr<LoadedModule>> modules;
+  std::vector<void *> communicators;
+  std::function<int(Call &)> held; // what DSHARD_EMULATOR_SWAP keeps back
+};
+
+/// A seeded fault: the calls of one name, or one of them (NAME:N).
+class Seed {
+public:
+  void read(const std::string &text);
+  /// True if this call is meant; counts it.
+  bool hits(const std::string &call);
+
+private:
+  std::string name;
+  int64_t only = -1, calls = 0;
 };
 
 class Engine {
@@ -126,11 +142,12 @@ public:
   bool trace = false; // DSHARD_LOG=debug: a line per operation
   int architecture = 90;
   int driverVersion = 0, blasVersion = 0, ncclVersion = 0;
-  std::string failing;                        // the entry point that is to fail
-  std::string dropped;                        // the one that does nothing ...
-  int64_t droppedCall = -1, droppedCalls = 0; // ... in one call, or in all (-1)
-  /// True if this call of `name` is to do nothing.
-  bool drops(const std::string &name);
+  Seed fails;      // reports an error
+  Seed drops;      // does nothing
+  Seed swaps;      // comes after the next collective of its device
+  Seed misdirects; // goes to another communicator of its device
+  Seed shortens;   // gets memory that lacks its last bytes
+  static constexpr uint64_t shortBy = 16;
   uint64_t memoryBytes = 0;
   double timeout = 10;
 
@@ -145,6 +162,12 @@ public:
   bool drain(std::unique_lock<std::mutex> &lock, Device *device);
   /// Runs one operation if there is one that can run.
   bool runOne(std::unique_lock<std::mutex> &lock, Device *preferred);
+
+  /// Ends an operation that has not run: its members never come.
+  void withdraw(Operation &operation);
+  /// Takes out of a device's streams what waits for members of `clique`: the
+  /// others wait on.
+  void abandon(Device &device, const void *clique);
 
   /// One step for callers that ask again and again; sees deadlocks, too.
   void poll(std::unique_lock<std::mutex> &lock, Device *preferred);

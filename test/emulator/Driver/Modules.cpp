@@ -18,9 +18,10 @@ static std::string withoutBarriers(Engine &engine, std::string text) {
                    !text.compare(at, 12, "barrier.sync") ||
                    !text.compare(at, 16, "barrier.cta.sync");
     size_t end = text.find(';', at);
-    if (!text.compare(at, 13, "bar.warp.sync") && engine.drops("bar.warp.sync"))
+    if (!text.compare(at, 13, "bar.warp.sync") &&
+        engine.drops.hits("bar.warp.sync"))
       text.replace(at, end - at, end - at, ' ');
-    if (barrier && end != std::string::npos && engine.drops("bar.sync"))
+    if (barrier && end != std::string::npos && engine.drops.hits("bar.sync"))
       text.replace(at, end - at, end - at, ' ');
   }
   return text;
@@ -258,6 +259,9 @@ EMULATED int cuLaunchKernel(void *handle, unsigned gridX, unsigned gridY,
   auto ranges = std::make_shared<std::vector<Range>>();
   if (!declaredBuffers().empty()) {
     *ranges = takeAllowed(device);
+    if (call.engine.shortens.hits("cuLaunchKernel"))
+      for (Range &range : *ranges)
+        range.end -= std::min(Engine::shortBy, range.end - range.begin);
     // The module's own variables are always there.
     for (const auto &[name, variable] : function->owner->module->variables)
       ranges->push_back({variable.offset, variable.offset + variable.size,

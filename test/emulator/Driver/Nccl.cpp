@@ -8,9 +8,11 @@
 #include "Driver/Calls.h"
 #include "Driver/Collective.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <optional>
+#include <utility>
 
 using namespace dshard::emulator;
 
@@ -22,7 +24,6 @@ struct Clique {
   unsigned number = 0;
   std::vector<Communicator *> members;
   unsigned joined = 0;
-  bool aborted = false;
   // Meetings by the number of the call; of pairs by (source, destination).
   std::map<uint64_t, std::shared_ptr<Meeting>> collectives;
   struct Pair {
@@ -112,19 +113,21 @@ std::optional<int> endOf(Call &call, void *handle) {
     return ncclInvalidArgument;
   if (call.engine.failed())
     return ncclUnhandledCuda;
-  if (static_cast<Communicator *>(handle)->clique->aborted)
-    return ncclInvalidUsage;
   return std::nullopt;
 }
 
-int collective(Kind kind, const void *send, void *receive, uint64_t count,
-               int type, int operation, int root, void *handle, void *stream) {
-  Call call(symbolName(kind));
-  if (std::optional<int> outcome = endOf(call, handle))
-    return *outcome;
-  Communicator &me = *static_cast<Communicator *>(handle);
+/// Another communicator of the same device, if there is one.
+Communicator &another(Communicator &me) {
+  for (void *one : me.device->communicators)
+    if (one != &me)
+      return *static_cast<Communicator *>(one);
+  return me;
+}
+
+int issue(Call &call, Communicator &me, const Shape &shape, const void *send,
+          void *receive, void *stream) {
+  auto [kind, count, type, operation, root] = shape;
   int ranks = static_cast<int>(me.clique->members.size());
-  Shape shape{kind, count, type, operation, root};
   if (!typeName(type) || !reductionName(operation) || root < 0 || root >= ranks)
     return refuse(call, me, ncclInvalidArgument,
                   "data type, operation or root is not known");
@@ -168,6 +171,7 @@ int collective(Kind kind, const void *send, void *receive, uint64_t count,
   if (!meeting) {
     meeting = std::make_shared<Meeting>();
     meeting->what = what;
+    meeting->clique = me.clique.get();
     meeting->members.resize(static_cast<size_t>(ranks));
     for (int r = 0; r < ranks; ++r)
       meeting->members[static_cast<size_t>(r)].rank = r;
@@ -187,6 +191,26 @@ int collective(Kind kind, const void *send, void *receive, uint64_t count,
   mine->members[index].receive = to;
   addPart(call, me, stream, mine, index, shape.text());
   return ncclOk;
+}
+
+int collective(Kind kind, const void *send, void *receive, uint64_t count,
+               int type, int operation, int root, void *handle, void *stream) {
+  Call call(symbolName(kind));
+  if (std::optional<int> outcome = endOf(call, handle))
+    return *outcome;
+  Communicator *me = static_cast<Communicator *>(handle);
+  if (call.engine.misdirects.hits(symbolName(kind)))
+    me = &another(*me);
+  Shape shape{kind, count, type, operation, root};
+  if (call.engine.swaps.hits(symbolName(kind))) {
+    me->device->held = [=](Call &later) {
+      return issue(later, *me, shape, send, receive, stream);
+    };
+    return ncclOk;
+  }
+  int result = issue(call, *me, shape, send, receive, stream);
+  auto held = std::exchange(me->device->held, nullptr);
+  return held && result == ncclOk ? held(call) : result;
 }
 
 int pairwise(bool isSend, uint64_t address, uint64_t count, int type, int peer,
@@ -215,6 +239,7 @@ int pairwise(bool isSend, uint64_t address, uint64_t count, int type, int peer,
   if (!slot) {
     slot = std::make_shared<Meeting>();
     slot->what = shape;
+    slot->clique = me.clique.get();
     slot->members.resize(2);
     slot->members[0].rank = source;
     slot->members[1].rank = destination;
@@ -273,10 +298,19 @@ int join(Call &call, std::shared_ptr<Clique> clique, int ranks, int rank,
                     "two ranks of a communicator on device " +
                         std::to_string(device->index));
   made->clique->members[static_cast<size_t>(rank)] = made;
+  device->communicators.push_back(made);
   ++made->clique->joined;
   call.engine.progress();
   call.engine.changed.notify_all();
   return ncclOk;
+}
+
+void leave(Communicator *me) {
+  std::vector<void *> &all = me->device->communicators;
+  all.erase(std::remove(all.begin(), all.end(), me), all.end());
+  me->device->held = nullptr;
+  me->clique->members[static_cast<size_t>(me->rank)] = nullptr;
+  delete me;
 }
 
 } // namespace
@@ -346,29 +380,25 @@ EMULATED int ncclCommDestroy(void *handle) {
     return ncclInvalidArgument;
   // Destroying waits for the communicator's work.
   bool ok = call.engine.failed() || call.engine.drain(call.lock, me->device);
-  delete me;
+  leave(me);
   return ok && !call.engine.failed() ? ncclOk : ncclUnhandledCuda;
 }
-/// Waits for nothing; whoever waits for this rank fails.
+/// What this rank has queued ends without its data; whoever waits for it waits
+/// until it gives up, too, as in NCCL.
 EMULATED int ncclCommAbort(void *handle) {
   Call call;
   Communicator *me = static_cast<Communicator *>(handle);
   if (!me)
     return ncclInvalidArgument;
-  bool open = !me->clique->collectives.empty();
-  for (auto &pair : me->clique->pairs)
-    open |= !pair.second.open.empty();
-  me->clique->aborted = true;
-  if (open)
-    call.engine.fail("communicator " + std::to_string(me->clique->number) +
-                     " was aborted by rank " + std::to_string(me->rank) +
-                     " while others wait in it");
-  delete me;
+  call.engine.abandon(*me->device, me->clique.get());
+  leave(me);
   return ncclOk;
 }
 EMULATED int ncclCommGetAsyncError(void *, int *result) {
   Call call;
-  *result = call.engine.failed() ? ncclUnhandledCuda : ncclOk;
+  *result = call.engine.failed() ? ncclUnhandledCuda
+            : call.injected      ? ncclRemote
+                                 : ncclOk;
   return ncclOk;
 }
 EMULATED int ncclCommCount(const void *handle, int *count) {
@@ -432,9 +462,12 @@ EMULATED int ncclGroupEnd() {
     return ncclInvalidUsage;
   if (--current.depth)
     return ncclOk;
-  int result = ncclOk;
+  int result = call.injected ? ncclSystem : ncclOk;
   for (Stream *stream : current.order)
-    call.engine.enqueue(*stream, current.operations[stream]);
+    if (result == ncclOk)
+      call.engine.enqueue(*stream, current.operations[stream]);
+    else
+      call.engine.withdraw(*current.operations[stream]);
   current.operations.clear();
   current.order.clear();
   std::vector<Communicator *> joining = std::move(current.joining);

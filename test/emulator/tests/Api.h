@@ -54,6 +54,9 @@ int cublasLtMatmul(void *, void *, const void *, const void *, void *,
                    const void *, void *, const void *, const void *, void *,
                    void *, void *, const dshard::emulator::BlasAlgo *, void *,
                    size_t, void *);
+int ncclCommAbort(void *);
+int ncclCommGetAsyncError(void *, int *);
+int cuStreamQuery(void *);
 int ncclGetUniqueId(dshard::emulator::NcclId *);
 int ncclCommInitRank(void **, int, dshard::emulator::NcclId, int);
 int ncclAllReduce(const void *, void *, size_t, int, int, void *, void *);

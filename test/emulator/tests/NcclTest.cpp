@@ -216,5 +216,87 @@ TEST_F(Nccl, missingEventBehindACollective) {
                "race between streams");
 }
 
+/// Rank 0 waits for rank 1, which aborts: that alone frees nobody else.
+TEST_F(Nccl, anAbortEndsTheOwnWorkOnly) {
+  int own = -1, others = -1;
+  std::string said = onRanks(2, [&](Rank &me) {
+    ncclAllReduce(in(me.a), out(me.b), 64, f32, sum, me.comm, me.stream);
+    if (me.rank == 0) {
+      others = cuStreamSynchronize(me.stream);
+      return;
+    }
+    // One collective has met, the next one has not: rank 0 calls one only.
+    cuStreamSynchronize(me.stream);
+    ncclAllReduce(in(me.a), out(me.b), 64, f32, sum, me.comm, me.stream);
+    EXPECT_EQ(cuStreamQuery(me.stream), cuNotReady);
+    ncclCommAbort(me.comm);
+    own = cuStreamSynchronize(me.stream);
+  });
+  EXPECT_EQ(said, "");
+  EXPECT_EQ(others, 0);
+  EXPECT_EQ(own, 0);
+  said = onRanks(2, [&](Rank &me) {
+    if (me.rank == 1)
+      ncclCommAbort(me.comm);
+    else
+      ncclAllReduce(in(me.a), out(me.b), 64, f32, sum, me.comm, me.stream);
+    result(me);
+  });
+  EXPECT_FAULT(said, "waits for rank 1");
+}
+
+/// What the environment seeds: the variable, its value, what is reported.
+class NcclSeeded : public Nccl {
+protected:
+  std::string twoCollectives(const char *variable, const char *value) {
+    setenv(variable, value, 1);
+    dshardEmulatorReset();
+    std::string said = onRanks(2, [&](Rank &me) {
+      ncclAllReduce(in(me.a), out(me.b), 64, f32, sum, me.comm, me.stream);
+      ncclAllGather(in(me.a), out(me.b), 32, f32, me.comm, me.stream);
+      result(me);
+    });
+    unsetenv(variable);
+    return said;
+  }
+};
+TEST_F(NcclSeeded, aSwappedCollective) {
+  EXPECT_FAULT(twoCollectives("DSHARD_EMULATOR_SWAP", "ncclAllReduce:1"),
+               "mismatched collective");
+  EXPECT_EQ(twoCollectives("DSHARD_EMULATOR_SWAP", "ncclAllReduce"), "");
+}
+TEST_F(NcclSeeded, aFailingOne) {
+  // The other rank waits for the one that failed.
+  EXPECT_FAULT(twoCollectives("DSHARD_EMULATOR_FAIL", "ncclAllGather:0"),
+               "deadlock");
+}
+TEST_F(NcclSeeded, aShortAllocation) {
+  setenv("DSHARD_EMULATOR_SHORTEN", "cuMemAlloc_v2:1", 1);
+  dshardEmulatorReset();
+  unsetenv("DSHARD_EMULATOR_SHORTEN");
+  use(0);
+  allocate(256);
+  uint64_t second = 0;
+  EXPECT_EQ(cuMemAlloc_v2(&second, 256), 0);
+  EXPECT_EQ(cuMemsetD8Async(second, 0, 240, nullptr), 0);
+  EXPECT_NE(cuMemsetD8Async(second, 0, 256, nullptr), 0);
+  EXPECT_FAULT(fault(), "256 bytes at offset 0 of a buffer of 240");
+}
+TEST_F(NcclSeeded, anotherCommunicator) {
+  setenv("DSHARD_EMULATOR_MISDIRECT", "ncclAllReduce:0", 1);
+  dshardEmulatorReset();
+  NcclId id;
+  ncclGetUniqueId(&id);
+  std::string said = onRanks(2, [&](Rank &me) {
+    void *second = nullptr;
+    ASSERT_EQ(ncclCommInitRank(&second, 2, id, me.rank), 0);
+    ncclAllReduce(in(me.a), out(me.b), 64, f32, sum, me.comm, me.stream);
+    ncclAllGather(in(me.a), out(me.b), 32, f32, second, me.stream);
+    result(me);
+  });
+  unsetenv("DSHARD_EMULATOR_MISDIRECT");
+  EXPECT_FAULT(said, "mismatched collective");
+}
+
 } // namespace
 } // namespace dshard::emulator
