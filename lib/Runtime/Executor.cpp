@@ -271,6 +271,10 @@ Status Executor::runOne(uint32_t index) {
   const DeviceFunctions &functions = *device.functions;
   int64_t begin = times ? cpu::nowNanoseconds() : 0;
   Status status;
+  if (times && functions.startTimer)
+    if (status = functions.startTimer(device.state, instruction.stream());
+        !status)
+      return status;
   switch (kind) {
   case InstructionKind::RECORD:
     if (functions.recordEvent)
@@ -317,10 +321,17 @@ Status Executor::runOne(uint32_t index) {
   if (!status)
     return status;
   if (times) {
-    if (functions.synchronize)
+    if (!functions.stopTimer && functions.synchronize)
       if (status = functions.synchronize(device.state); !status)
         return status;
     int64_t end = cpu::nowNanoseconds();
+    if (functions.stopTimer) {
+      if (status =
+              functions.stopTimer(device.state, instruction.stream(), &end);
+          !status)
+        return status;
+      end += begin;
+    }
     ExecutionRecord::Kind &entry = recorded.kinds[kind];
     ++entry.count;
     entry.nanoseconds += end - begin;

@@ -64,6 +64,12 @@ struct DeviceFunctions {
   // They return when the bytes are there, behind everything on all streams.
   Status (*upload)(void *state, void *to, const void *from, uint64_t bytes);
   Status (*download)(void *state, void *to, const void *from, uint64_t bytes);
+
+  // Optional: how long what is called between the two takes on the stream, for
+  // reports; null where the host's clock says it. stopTimer waits as
+  // synchronize() does.
+  Status (*startTimer)(void *state, uint32_t stream);
+  Status (*stopTimer)(void *state, uint32_t stream, int64_t *nanoseconds);
 };
 
 struct Device {

@@ -43,6 +43,19 @@ Blas::~Blas() {
     (void)library.destroy(handle);
 }
 
+/// What cuBLASLt may rely on. A view of a buffer begins anywhere.
+static uint32_t alignmentOf(const void *memory) {
+  uint32_t alignment = 256;
+  while (reinterpret_cast<uintptr_t>(memory) % alignment)
+    alignment /= 2;
+  return alignment;
+}
+
+/// C: what is added to the product.
+static const void *addendOf(const MatmulArguments &g) {
+  return g.residual ? g.residual : g.out;
+}
+
 Blas::Key Blas::keyOf(const MatmulArguments &g) {
   return {g.batch,
           g.m,
@@ -65,7 +78,11 @@ Blas::Key Blas::keyOf(const MatmulArguments &g) {
           static_cast<int64_t>(g.residualType),
           static_cast<int64_t>(g.outType),
           g.bias != nullptr,
-          g.residual != nullptr};
+          g.residual != nullptr,
+          alignmentOf(g.rhs),
+          alignmentOf(g.lhs),
+          alignmentOf(addendOf(g)),
+          alignmentOf(g.out)};
 }
 
 static bool blasType(DataType type, int &result) {
@@ -181,6 +198,14 @@ Status Blas::make(const MatmulArguments &g, uint64_t workspace, Product &p) {
   status = library.check(library.preferenceSet(preference, preferenceWorkspace,
                                                &workspace, sizeof(workspace)),
                          "cublasLtMatmulPreferenceSetAttribute");
+  const void *operands[] = {g.rhs, g.lhs, addendOf(g), g.out};
+  for (int i = 0; i < 4 && status; ++i) {
+    uint32_t alignment = alignmentOf(operands[i]);
+    status =
+        library.check(library.preferenceSet(preference, preferenceAlignment[i],
+                                            &alignment, sizeof(alignment)),
+                      "cublasLtMatmulPreferenceSetAttribute");
+  }
   int found = 0;
   if (status)
     status = library.check(library.getHeuristic(handle, p.description, p.a, p.b,
@@ -225,8 +250,8 @@ Status Blas::matmul(const MatmulArguments &g, Stream stream, void *workspace,
   float alpha = 1, beta = g.residual ? 1 : 0;
   Status status = library.check(
       library.matmul(handle, p.description, &alpha, g.rhs, p.a, g.lhs, p.b,
-                     &beta, g.residual ? g.residual : g.out, p.c, g.out, p.d,
-                     &p.chosen.algorithm, workspace, workspaceBytes, stream),
+                     &beta, addendOf(g), p.c, g.out, p.d, &p.chosen.algorithm,
+                     workspace, workspaceBytes, stream),
       "cublasLtMatmul");
   return status ? status : Status::error(describe(g) + ": " + status.message());
 }

@@ -31,7 +31,7 @@ public:
 
 private:
   struct Product;
-  using Key = std::array<int64_t, 22>;
+  using Key = std::array<int64_t, 26>;
 
   explicit Blas(const BlasLibrary &library);
   static Key keyOf(const MatmulArguments &arguments);

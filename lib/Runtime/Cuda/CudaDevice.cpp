@@ -22,6 +22,7 @@ CudaDevice::~CudaDevice() {
     return;
   (void)enter();
   blas.reset();
+  events.insert(events.end(), {timer[0], timer[1]});
   for (Event each : events)
     if (each)
       (void)driver.eventDestroy(each);
@@ -178,6 +179,35 @@ Status CudaDevice::waitEvent(uint32_t streamIndex, uint32_t index) {
     return on ? which.status() : on.status();
   return driver.check(driver.streamWaitEvent(*on, *which, 0),
                       "cuStreamWaitEvent");
+}
+
+Status CudaDevice::mark(int i, uint32_t streamIndex) {
+  Result<Stream> on = stream(streamIndex);
+  if (!on)
+    return on.status();
+  if (!timer[i])
+    if (Status status = driver.check(driver.eventCreate(&timer[i], eventTiming),
+                                     "cuEventCreate");
+        !status)
+      return status;
+  return driver.check(driver.eventRecord(timer[i], *on), "cuEventRecord");
+}
+
+Status CudaDevice::startTimer(uint32_t streamIndex) {
+  return mark(0, streamIndex);
+}
+
+Status CudaDevice::stopTimer(uint32_t streamIndex, int64_t *nanoseconds) {
+  if (Status status = mark(1, streamIndex); !status)
+    return status;
+  if (Status status = waitAll(); !status)
+    return status;
+  float milliseconds = 0;
+  Status status =
+      driver.check(driver.eventElapsed(&milliseconds, timer[0], timer[1]),
+                   "cuEventElapsedTime");
+  *nanoseconds = static_cast<int64_t>(1e6 * milliseconds);
+  return status;
 }
 
 Status CudaDevice::wait(Stream each) {
@@ -479,6 +509,10 @@ static const DeviceFunctions cudaFunctions = {
     },
     [](void *state, void *to, const void *from, uint64_t bytes) {
       return self(state).download(to, from, bytes);
+    },
+    [](void *state, uint32_t stream) { return self(state).startTimer(stream); },
+    [](void *state, uint32_t stream, int64_t *nanoseconds) {
+      return self(state).stopTimer(stream, nanoseconds);
     }};
 
 Device CudaDevice::device() { return {&cudaFunctions, this}; }

@@ -55,6 +55,8 @@ public:
   Status launch(uint32_t stream, const LaunchArguments &arguments);
   Status recordEvent(uint32_t stream, uint32_t event);
   Status waitEvent(uint32_t stream, uint32_t event);
+  Status startTimer(uint32_t stream);
+  Status stopTimer(uint32_t stream, int64_t *nanoseconds);
   Status upload(void *to, const void *from, uint64_t bytes);
   Status download(void *to, const void *from, uint64_t bytes);
 
@@ -66,12 +68,15 @@ public:
 
 private:
   Result<Event> event(uint32_t index);
+  /// Timer i, recorded on the stream.
+  Status mark(int i, uint32_t stream);
 
   std::string model;
   DeviceId id = 0;
   Context context = nullptr;
   std::vector<Stream> streams;
   std::vector<Event> events;
+  Event timer[2] = {nullptr, nullptr}; // its start and its end
   std::vector<Module> modules;
   std::vector<Function> functions; // by index of Plan.kernels
   std::vector<std::string> kernelNames;

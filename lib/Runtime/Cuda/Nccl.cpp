@@ -130,10 +130,11 @@ static Status typeOf(DataType type, int &result) {
   }
 }
 
-static int opOf(ReductionKind kind) {
+/// Booleans are bytes to NCCL, where 1 + 1 = 2.
+static int opOf(ReductionKind kind, DataType type) {
   switch (kind) {
   case ReductionKind::sum:
-    return ncclSum;
+    return type == DataType::boolean ? ncclMax : ncclSum;
   case ReductionKind::max:
     return ncclMax;
   case ReductionKind::min:
@@ -254,7 +255,7 @@ static Status allReduce(void *state, uint32_t group, ReductionKind kind,
     if (Status status = typeOf(each.type, type); !status)
       return call.fail(status);
     call.issue(call.library().allReduce(each.in, each.out, each.elements, type,
-                                        opOf(kind), call.group.comm,
+                                        opOf(kind, each.type), call.group.comm,
                                         call.stream),
                "ncclAllReduce");
   }
@@ -277,10 +278,10 @@ static Status reduceScatter(void *state, uint32_t group, ReductionKind kind,
     int64_t n = call.group.size, outer = std::max<int64_t>(1, each.outer);
     int64_t piece = each.elements / n / outer;
     for (int64_t o = 0; o < outer && call; ++o)
-      call.issue(call.library().reduceScatter(at(each.in, o * n * piece * size),
-                                              at(each.out, o * piece * size),
-                                              piece, type, opOf(kind),
-                                              call.group.comm, call.stream),
+      call.issue(call.library().reduceScatter(
+                     at(each.in, o * n * piece * size),
+                     at(each.out, o * piece * size), piece, type,
+                     opOf(kind, each.type), call.group.comm, call.stream),
                  "ncclReduceScatter");
   }
   return call.end();

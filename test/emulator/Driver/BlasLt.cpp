@@ -58,6 +58,7 @@ struct Layout {
 };
 struct Preference {
   uint64_t workspace = 0;
+  uint32_t alignment[4] = {256, 256, 256, 256}; // of A, B, C, D
 };
 
 float get(int type, uint64_t base, int64_t index) {
@@ -341,15 +342,20 @@ EMULATED int cublasLtMatmulPreferenceDestroy(void *handle) {
 EMULATED int cublasLtMatmulPreferenceSetAttribute(void *handle, int attribute,
                                                   const void *value,
                                                   size_t bytes) {
+  Preference &preference = *static_cast<Preference *>(handle);
   if (attribute == 1)
-    return take(static_cast<Preference *>(handle)->workspace, value, bytes)
+    return take(preference.workspace, value, bytes) ? blasSuccess
+                                                    : blasInvalidValue;
+  if (attribute >= 5 && attribute <= 8)
+    return take(preference.alignment[attribute - 5], value, bytes)
                ? blasSuccess
                : blasInvalidValue;
-  return blasSuccess; // alignments, masks: hints
+  return blasSuccess; // masks: hints
 }
 
 /// One algorithm, which wants a workspace if it may have one: so that the
-/// caller's workspace is checked for races, too.
+/// caller's workspace is checked for races, too. It relies on the operands'
+/// alignment, as the fast ones do.
 EMULATED int cublasLtMatmulAlgoGetHeuristic(void *, void *desc, void *a,
                                             void *b, void *c, void *d,
                                             void *preference, int wanted,
@@ -380,6 +386,9 @@ EMULATED int cublasLtMatmulAlgoGetHeuristic(void *, void *desc, void *a,
       preference ? static_cast<Preference *>(preference)->workspace : 0;
   std::memset(&results[0], 0, sizeof(results[0]));
   results[0].algo.data[0] = 0xd5;
+  for (int i = 0; i < 4 && preference; ++i)
+    results[0].algo.data[1 + i] =
+        static_cast<Preference *>(preference)->alignment[i];
   results[0].workspaceSize = std::min<uint64_t>(limit, 4096);
   results[0].wavesCount = 1;
   *found = 1;
@@ -448,6 +457,13 @@ EMULATED int cublasLtMatmul(void *, void *desc, const void *alpha,
     if (access.begin % 2)
       return refuse("misaligned access");
   }
+  const uint64_t operands[] = {product->A, product->B, product->C, product->D};
+  for (int i = 0; i < 4 && algo && algo->data[0] == 0xd5; ++i)
+    if (uint64_t alignment = algo->data[1 + i];
+        alignment && operands[i] % alignment && (i != 2 || product->beta != 0))
+      return refuse("matrix " + std::string(1, "ABCD"[i]) +
+                    " is misaligned: the algorithm wants multiples of " +
+                    std::to_string(alignment) + " bytes");
   // The workspace is nobody's buffer in the plan: any allocation will do.
   if (algo && algo->data[0] == 0xd5 && workspace && workspaceBytes) {
     uint64_t bytes = std::min<uint64_t>(workspaceBytes, 4096);

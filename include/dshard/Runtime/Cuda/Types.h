@@ -30,7 +30,7 @@ enum DriverError : int {
 constexpr int attributeMajor = 75; // of the compute capability
 constexpr int attributeMinor = 76;
 constexpr unsigned streamNonBlocking = 1;
-constexpr unsigned eventDisableTiming = 2;
+constexpr unsigned eventTiming = 0, eventDisableTiming = 2;
 constexpr int functionMaxDynamicShared = 8;
 constexpr int jitErrorLog = 5, jitErrorLogBytes = 6;
 
@@ -73,6 +73,8 @@ constexpr int descriptionTransposeA = 3, descriptionTransposeB = 4,
               descriptionBiasType = 26;
 constexpr int layoutBatchCount = 5, layoutBatchStride = 6;
 constexpr int preferenceWorkspace = 1;
+/// Bytes (uint32_t) that A, B, C, D are multiples of; 256 unless told.
+constexpr int preferenceAlignment[] = {5, 6, 7, 8};
 enum Epilogue : int { epilogueNone = 1, epilogueRelu = 2, epilogueGelu = 32 };
 constexpr int epilogueBias = 4; // added to the others
 
