@@ -66,9 +66,42 @@ Compiled compile(const std::vector<Case> &cases, const char *name) {
   return result;
 }
 
+/// Writes kernels, arguments and what is expected for CarriedKernelsTest.cpp,
+/// as FOLDER/TEST.{ptx,cases,data}.
+void carry(const std::string &folder, const std::vector<Case> &cases,
+           const Compiled &compiled) {
+  std::string base =
+      folder + "/" +
+      ::testing::UnitTest::GetInstance()->current_test_info()->name();
+  std::ofstream(base + ".ptx") << compiled.ptx;
+  std::ofstream lines(base + ".cases"), data(base + ".data", std::ios::binary);
+  auto add = [&](const char *kind, const HostTensor &tensor) {
+    Type element = tensor.type.getElementType();
+    std::string type;
+    llvm::raw_string_ostream(type) << element;
+    lines << kind << " " << type << " " << tensor.size() << "\n";
+    std::vector<char> bytes(tensor.size() * bytesOf(element));
+    for (int64_t e = 0; e < tensor.size(); ++e)
+      write(bytes.data() + e * bytesOf(element), element, tensor.data[e]);
+    data.write(bytes.data(), bytes.size());
+  };
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const CudaKernelInfo &info = compiled.kernels[i];
+    lines << "kernel " << info.name << " " << info.grid << " " << info.block
+          << " " << info.shared << " " << cases[i].name << "\n";
+    for (const HostTensor &tensor : compiled.prepared[i].arguments)
+      add("in", tensor);
+    for (const HostTensor &tensor : compiled.prepared[i].expected)
+      add("out", tensor);
+  }
+  EXPECT_TRUE(lines.flush() && data.flush()) << base;
+}
+
 void run(const std::vector<Case> &cases) {
   Compiled compiled = compile(cases, "cuda:sm_90");
   ASSERT_FALSE(compiled.ptx.empty());
+  if (const char *folder = std::getenv("DSHARD_TEST_KERNELS"))
+    carry(folder, cases, compiled);
   if (const char *path = std::getenv("DSHARD_TEST_PTX"))
     std::ofstream(path) << compiled.ptx;
   emulator::DeviceMemory memory(1ull << 30);
