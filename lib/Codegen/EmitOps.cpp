@@ -381,6 +381,16 @@ Value Emitter::pointwise(Operation *op, ArrayRef<Value> args) {
     return m.round(m.mod(x, y, mod.getFmod(), isUnsigned), to);
   if (isInteger && isa<FloorOp, CeilOp, RoundOp>(op))
     return x;
+  if (isa<BitAndOp>(op))
+    return m.logicalAnd(x, y);
+  if (isa<BitOrOp>(op))
+    return m.logicalOr(x, y);
+  if (isa<BitXorOp>(op))
+    return m.logicalXor(x, y);
+  if (isa<ShiftLeftOp, ShiftRightOp>(op))
+    return m.shift(x, y, isa<ShiftLeftOp>(op), isUnsigned);
+  if (isa<BitCastOp>(op))
+    return m.bitCast(x, from, to);
 
   // Integers go through f64, as in the reference.
   Type work = m.computeType(from);

@@ -522,6 +522,40 @@ Value LaneMath::pow(Value x, Value y) {
   return fromDouble(result, scalar);
 }
 
+Value LaneMath::shift(Value x, Value by, bool left, bool isUnsigned) {
+  match(x, by);
+  int64_t width = getElementTypeOrSelf(x).getIntOrFloatBitWidth();
+  // As unsigned numbers: a negative one is huge.
+  Value inside = compareInt(arith::CmpIPredicate::ult, by, likeInt(by, width));
+  bool keepsSign = !left && !isUnsigned;
+  Value safe = select(inside, by, likeInt(by, keepsSign ? width - 1 : 0));
+  if (keepsSign)
+    return arith::ShRSIOp::create(b, loc, x, safe);
+  Value moved = left ? arith::ShLIOp::create(b, loc, x, safe).getResult()
+                     : arith::ShRUIOp::create(b, loc, x, safe).getResult();
+  return select(inside, moved, likeInt(x, 0));
+}
+
+Value LaneMath::bitCast(Value value, Type from, Type to) {
+  // f16 and bf16 are held as f32.
+  unsigned width = from.getIntOrFloatBitWidth();
+  if (isa<FloatType>(from)) {
+    Value stored = toStorage(value, from);
+    Type bits = sameShape(stored, b.getIntegerType(width));
+    value = stored.getType() == bits
+                ? stored
+                : arith::BitcastOp::create(b, loc, bits, stored).getResult();
+  }
+  if (!isa<FloatType>(to))
+    return value;
+  Type storage = sameShape(value, storageType(to));
+  Value stored =
+      storage == value.getType()
+          ? value
+          : arith::BitcastOp::create(b, loc, storage, value).getResult();
+  return fromStorage(stored, to);
+}
+
 Value LaneMath::mod(Value x, Value y, bool truncated, bool isUnsigned) {
   match(x, y);
   if (!isFloat(x)) {
@@ -541,6 +575,23 @@ Value LaneMath::mod(Value x, Value y, bool truncated, bool isUnsigned) {
   Value quotient = div(a, d);
   quotient = truncated ? trunc(quotient) : floor(quotient);
   Value r = fma(neg(quotient), d, a);
+  // Of what is finite, an infinite divisor leaves everything, once turned to
+  // its own sign.
+  Value endless =
+      compareFloat(arith::CmpFPredicate::OEQ, abs(d),
+                   like(d, std::numeric_limits<double>::infinity()));
+  Value whole = a;
+  if (!truncated) {
+    Value zero = like(a, 0);
+    Value differ = logicalXor(compareFloat(arith::CmpFPredicate::OLT, a, zero),
+                              compareFloat(arith::CmpFPredicate::OLT, d, zero));
+    differ =
+        logicalAnd(differ, compareFloat(arith::CmpFPredicate::ONE, a, zero));
+    whole = select(differ, d, a);
+  }
+  // Nothing is left of an infinity, whatever divides it.
+  whole = add(whole, sub(a, a));
+  r = select(endless, whole, r);
   if (truncated) {
     // The quotient may have been rounded over a whole number.
     Value size = abs(d);

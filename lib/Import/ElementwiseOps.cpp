@@ -60,18 +60,6 @@ void onnx::importSwish(NodeImporter &n) {
   n.set(0, n.pointwise<MulOp>({x, n.pointwise<SigmoidOp>(scaled)}));
 }
 
-/// log(1 + exp(x)) without overflow: max(x, 0) + log(1 + exp(-|x|)).
-void onnx::importSoftplus(NodeImporter &n) {
-  if (!n.expectInputs(1, 1))
-    return;
-  Value x = n.input(0);
-  Value tail = n.pointwise<ExpOp>(n.pointwise<NegOp>(n.pointwise<AbsOp>(x)));
-  Value one = n.scalar(n.elementOf(x), 1.0);
-  n.set(0, n.pointwise<AddOp>(
-               {n.pointwise<ReluOp>(x),
-                n.pointwise<LogOp>(n.pointwise<AddOp>({one, tail}))}));
-}
-
 /// Both operands of one element type.
 static bool expectSameTypes(NodeImporter &n, Value lhs, Value rhs) {
   if (!lhs || !rhs)
@@ -86,10 +74,32 @@ static bool expectSameTypes(NodeImporter &n, Value lhs, Value rhs) {
   return false;
 }
 
+/// Before opset 7 the second operand is only broadcast if `broadcast` says so,
+/// and `axis` says where its dims stand in the first's.
+static Value broadcastAsOnceAgreed(NodeImporter &n, Value lhs, Value rhs) {
+  if (n.failed() || n.opset() >= 7)
+    return rhs;
+  bool broadcast = n.intAttr("broadcast", 0) != 0;
+  int64_t suffix = n.rank(lhs) - n.rank(rhs), axis = n.intAttr("axis", suffix);
+  if (n.failed() || (!broadcast && n.shape(lhs) == n.shape(rhs)))
+    return rhs;
+  axis = axis < 0 ? axis + n.rank(lhs) : axis;
+  if (!broadcast || axis < 0 || axis + n.rank(rhs) > n.rank(lhs)) {
+    n.fail("the second operand does not suit the first; broadcast and axis "
+           "say how in opset " +
+           Twine(n.opset()));
+    return {};
+  }
+  SmallVector<int64_t> shape(n.rank(lhs) - axis, 1);
+  llvm::copy(n.shape(rhs), shape.begin());
+  return n.reshape(rhs, shape);
+}
+
 template <typename OpTy> static void importBinary(NodeImporter &n) {
   if (!n.expectInputs(2, 2))
     return;
   Value lhs = n.input(0), rhs = n.input(1);
+  rhs = broadcastAsOnceAgreed(n, lhs, rhs);
   if (expectSameTypes(n, lhs, rhs))
     n.set(0, n.pointwise<OpTy>({lhs, rhs}));
 }
@@ -109,7 +119,8 @@ void onnx::importPow(NodeImporter &n) {
   if (!n.expectInputs(2, 2))
     return;
   Value base = n.input(0);
-  n.set(0, n.pointwise<PowOp>({base, n.cast(n.input(1), n.elementOf(base))}));
+  Value exponent = broadcastAsOnceAgreed(n, base, n.input(1));
+  n.set(0, n.pointwise<PowOp>({base, n.cast(exponent, n.elementOf(base))}));
 }
 
 void onnx::importMod(NodeImporter &n) {
@@ -128,6 +139,7 @@ static void importCompare(NodeImporter &n, ComparePredicate predicate) {
   if (!n.expectInputs(2, 2))
     return;
   Value lhs = n.input(0), rhs = n.input(1);
+  rhs = broadcastAsOnceAgreed(n, lhs, rhs);
   if (expectSameTypes(n, lhs, rhs))
     n.set(0, n.compare(predicate, lhs, rhs));
 }
@@ -185,6 +197,16 @@ void onnx::importClip(NodeImporter &n) {
   if (!n.expectInputs(1, 3))
     return;
   Value x = n.input(0);
+  if (n.opset() < 11) { // attributes
+    for (StringRef name : {"min", "max"}) {
+      if (!n.find(name))
+        continue;
+      Value bound = n.scalar(n.elementOf(x), n.floatAttr(name, 0));
+      x = name == "min" ? n.pointwise<MaxOp>({x, bound})
+                        : n.pointwise<MinOp>({x, bound});
+    }
+    return n.set(0, x);
+  }
   // max(x, low) first: low > high gives high, as ONNX says.
   if (n.hasInput(1))
     x = n.pointwise<MaxOp>({x, n.input(1)});
@@ -223,12 +245,18 @@ void onnx::importDropout(NodeImporter &n) {
     auto training = n.staticInts(2, "training_mode");
     if (n.failed())
       return;
-    if (training.size() != 1 || training[0] != 0)
+    double ratio =
+        n.hasInput(1) ? n.knownScalar(n.input(1)).value_or(0.5) : 0.5;
+    if ((training.size() != 1 || training[0] != 0) && ratio != 0)
       return n.fail(
           "training mode is not supported; export the model for inference");
   }
+  (void)n.intAttr("is_test", 1); // before opset 7
   Value x = n.input(0);
   n.set(0, x);
+  Type mask = n.graph.builder().getI1Type();
+  if (n.opset() < 10)
+    mask = n.elementOf(x);
   if (n.hasOutput(1))
-    n.set(1, n.splat(n.type(n.shape(x), n.graph.builder().getI1Type()), 1));
+    n.set(1, n.splat(n.type(n.shape(x), mask), 1));
 }

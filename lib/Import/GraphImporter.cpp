@@ -26,7 +26,7 @@ template <typename ValueT> struct OrderedMap {
   }
 };
 
-static constexpr int64_t minOpset = 13, maxOpset = 28;
+static constexpr int64_t minOpset = 1, maxOpset = 28;
 
 GraphImporter::GraphImporter(MLIRContext *context, const ModelFile &file,
                              const ImportOptions &options)
@@ -46,7 +46,12 @@ bool GraphImporter::readVersion() {
       version = set.version();
       found = true;
     }
-  if (!found)
+  bool usesDefault = llvm::any_of(graph.node(), [](const pb::NodeProto &node) {
+    return node.domain().empty() || node.domain() == "ai.onnx";
+  });
+  if (!found && !usesDefault && graph.node_size() > 0)
+    version = maxOpset; // nothing depends on it
+  else if (!found)
     fail("names no opset of the domain ai.onnx");
   else if (version < minOpset || version > maxOpset)
     fail("opset " + Twine(version) + " is not supported; " + Twine(minOpset) +
@@ -507,6 +512,7 @@ bool GraphImporter::addNodes() {
     NodeImporter importer(*this, node, describeNode(graph, index), location,
                           modulePath(node, parameter));
     findOperator(node.domain(), node.op_type())(importer);
+    importer.expectNoOtherAttributes();
     if (hasFailed)
       return false;
     for (auto [i, output] : llvm::enumerate(node.output()))

@@ -28,18 +28,18 @@ void onnx::importConstant(NodeImporter &n) {
         RankedTensorType::get({static_cast<int64_t>(values.size())}, element);
     return n.constant(DenseElementsAttr::get(type, ArrayRef(values)));
   };
-  if (name == "value" && attribute.has_t())
+  if (name == "value" && attribute.has_t() && n.find(name))
     return n.set(0, n.graph.addTensor(attribute.t(), node.output(0)));
   if (name == "value_float")
     return n.set(0, n.scalar(f32, n.floatAttr(name, 0)));
-  if (name == "value_floats")
+  if (name == "value_floats" && n.find(name))
     return n.set(0, vector(std::vector<float>(attribute.floats().begin(),
                                               attribute.floats().end()),
                            f32));
   if (name == "value_int")
     return n.set(0, n.constant(DenseElementsAttr::get(
                         RankedTensorType::get({}, i64), n.intAttr(name, 0))));
-  if (name == "value_ints")
+  if (name == "value_ints" && n.find(name))
     return n.set(0, vector(std::vector<int64_t>(attribute.ints().begin(),
                                                 attribute.ints().end()),
                            i64));
@@ -95,10 +95,11 @@ void onnx::importSize(NodeImporter &n) {
 }
 
 void onnx::importReshape(NodeImporter &n) {
-  if (!n.expectInputs(2, 2))
+  auto given = n.intsAttr("shape"); // before opset 5
+  if (!n.expectInputs(given ? 1 : 2, given ? 1 : 2))
     return;
   Value x = n.input(0);
-  std::vector<int64_t> shape = n.staticInts(1, "shape");
+  std::vector<int64_t> shape = given ? *given : n.staticInts(1, "shape");
   bool allowZero = n.intAttr("allowzero", 0) != 0;
   if (n.failed())
     return;
@@ -140,15 +141,8 @@ void onnx::importFlatten(NodeImporter &n) {
     return;
   if (axis != n.rank(x))
     axis = n.axis(axis, n.rank(x));
-  auto product = [](ArrayRef<int64_t> sizes) {
-    int64_t result = 1;
-    for (int64_t size : sizes)
-      result *= size;
-    return result;
-  };
   if (!n.failed())
-    n.set(0, n.reshape(x, {product(n.shape(x).take_front(axis)),
-                           product(n.shape(x).drop_front(axis))}));
+    n.set(0, n.flatten(x, axis));
 }
 
 void onnx::importSqueeze(NodeImporter &n) {
@@ -156,8 +150,9 @@ void onnx::importSqueeze(NodeImporter &n) {
     return;
   Value x = n.input(0);
   std::vector<int64_t> axes;
-  if (n.hasInput(1))
-    axes = n.axes(n.staticInts(1, "axes"), n.rank(x));
+  auto given = n.intsAttr("axes"); // before opset 13
+  if (given || n.hasInput(1))
+    axes = n.axes(given ? *given : n.staticInts(1, "axes"), n.rank(x));
   else
     for (int64_t i : llvm::seq<int64_t>(0, n.rank(x)))
       if (n.shape(x)[i] == 1)
@@ -174,10 +169,11 @@ void onnx::importSqueeze(NodeImporter &n) {
 }
 
 void onnx::importUnsqueeze(NodeImporter &n) {
-  if (!n.expectInputs(2, 2))
+  auto given = n.intsAttr("axes"); // before opset 13
+  if (!n.expectInputs(given ? 1 : 2, given ? 1 : 2))
     return;
   Value x = n.input(0);
-  std::vector<int64_t> axes = n.staticInts(1, "axes");
+  std::vector<int64_t> axes = given ? *given : n.staticInts(1, "axes");
   int64_t rank = n.rank(x) + axes.size();
   axes = n.axes(axes, rank);
   if (n.failed())
@@ -239,7 +235,8 @@ void onnx::importConcat(NodeImporter &n) {
   SmallVector<Value> values;
   for (int i = 0; i < n.numInputs(); ++i)
     values.push_back(n.input(i));
-  int64_t axis = n.axis(n.intAttr("axis", 0), n.rank(values.front()));
+  int64_t axis =
+      n.axis(n.intAttr("axis", n.opset() < 4 ? 1 : 0), n.rank(values.front()));
   if (n.failed())
     return;
   ArrayRef<int64_t> first = n.shape(values.front());
@@ -258,12 +255,19 @@ void onnx::importConcat(NodeImporter &n) {
 }
 
 void onnx::importSlice(NodeImporter &n) {
-  if (!n.expectInputs(3, 5))
+  bool old = n.opset() < 10; // attributes
+  if (!n.expectInputs(old ? 1 : 3, old ? 1 : 5))
     return;
   Value x = n.input(0);
-  std::vector<int64_t> begins = n.staticInts(1, "starts"),
-                       ends = n.staticInts(2, "ends"), axes, steps;
-  if (n.hasInput(3))
+  std::vector<int64_t> begins, ends, axes, steps;
+  auto attribute = [&](StringRef name) {
+    return n.intsAttr(name).value_or(std::vector<int64_t>());
+  };
+  begins = old ? attribute("starts") : n.staticInts(1, "starts");
+  ends = old ? attribute("ends") : n.staticInts(2, "ends");
+  if (old && n.find("axes"))
+    axes = attribute("axes");
+  else if (n.hasInput(3))
     axes = n.staticInts(3, "axes");
   else
     for (size_t i = 0; i < begins.size(); ++i)
@@ -321,8 +325,9 @@ void onnx::importSplit(NodeImporter &n) {
     return;
   int64_t size = n.shape(x)[axis], count = n.numOutputs();
   std::vector<int64_t> sizes;
-  if (n.hasInput(1)) {
-    sizes = n.staticInts(1, "split");
+  auto given = n.intsAttr("split"); // before opset 13
+  if (given || n.hasInput(1)) {
+    sizes = given ? *given : n.staticInts(1, "split");
   } else {
     // The last part takes what is left.
     int64_t parts = n.intAttr("num_outputs", count);
@@ -381,20 +386,26 @@ void onnx::importTile(NodeImporter &n) {
 }
 
 void onnx::importPad(NodeImporter &n) {
-  if (!n.expectInputs(2, 4))
+  bool old = n.opset() < 11;
+  if (!n.expectInputs(old ? 1 : 2, old ? 1 : 4))
     return;
   Value x = n.input(0);
   std::string mode = n.stringAttr("mode", "constant");
-  if (!n.failed() && mode != "constant")
-    return n.fail("mode " + quote(mode) +
-                  " is not supported; only constant is");
-  std::vector<int64_t> pads = n.staticInts(1, "pads"), axes;
+  if (!n.failed() && mode != "constant" && mode != "edge" && mode != "wrap" &&
+      mode != "reflect")
+    return n.fail("mode is " + quote(mode) +
+                  "; constant, edge, wrap or reflect is needed");
+  // An attribute before opset 11.
+  std::vector<int64_t> pads = n.opset() < 11 ? n.intsAttr("pads").value_or(
+                                                   std::vector<int64_t>())
+                                             : n.staticInts(1, "pads"),
+                       axes;
   if (n.hasInput(3))
     axes = n.staticInts(3, "axes");
   else
     for (int64_t i : llvm::seq<int64_t>(0, n.rank(x)))
       axes.push_back(i);
-  double value = 0;
+  double value = n.floatAttr("value", 0);
   if (n.hasInput(2)) {
     auto known = n.knownScalar(n.input(2));
     if (!known && !n.failed())
@@ -428,11 +439,8 @@ void onnx::importPad(NodeImporter &n) {
     padded[dim] = cropped[dim] + low[dim] + high[dim];
   }
   x = n.slice(x, starts, cropped, strides);
-  if (padded == cropped)
-    return n.set(0, x);
-  n.set(0, n.build<PadOp>(n.type(padded, n.elementOf(x)), x,
-                          {n.attr("low", low), n.attr("high", high),
-                           n.attr("value", value)}));
+  n.set(0, mode == "constant" ? n.pad(x, low, high, value)
+                              : padWithItself(n, x, mode, low, high));
 }
 
 /// Keeps the triangle by comparing row and column numbers.

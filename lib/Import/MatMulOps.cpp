@@ -59,6 +59,7 @@ void onnx::importGemm(NodeImporter &n) {
     return n.fail("element types of the operands differ");
   bool transposeA = n.intAttr("transA", 0) != 0,
        transposeB = n.intAttr("transB", 0) != 0;
+  (void)n.intAttr("broadcast", 1); // before opset 7
   b = seeThroughTranspose(b, transposeB);
   Value result = n.matmul(a, b, transposeA, transposeB);
   auto scale = [&](Value value, double factor) {

@@ -51,7 +51,24 @@ void NodeImporter::set(int i, Value value) {
   graph.define(node.output(i), value);
 }
 
+void NodeImporter::expectNoOtherAttributes() {
+  // How precisely to compute, and what only types that are refused have.
+  static constexpr llvm::StringLiteral harmless[] = {"consumed_inputs",
+                                                     "qk_matmul_output_mode",
+                                                     "ratio",
+                                                     "round_mode",
+                                                     "saturate",
+                                                     "seed",
+                                                     "softmax_precision"};
+  for (const pb::AttributeProto &attribute : node.attribute())
+    if (!asked.contains(attribute.name()) &&
+        !llvm::is_contained(harmless, StringRef(attribute.name())))
+      return fail("attribute " + quote(attribute.name()) +
+                  " is not supported in opset " + Twine(opset()));
+}
+
 const pb::AttributeProto *NodeImporter::find(StringRef name) const {
+  asked.insert(name);
   for (const pb::AttributeProto &attribute : node.attribute())
     if (attribute.name() == name)
       return &attribute;
@@ -192,6 +209,17 @@ Value NodeImporter::buildNamed(StringRef name, TypeRange results,
   if (failed() || !llvm::all_of(operands, [](Value v) { return !!v; }))
     return {};
   OpBuilder &builder = graph.builder();
+  auto isEmpty = [](Type type) {
+    return mlir::cast<RankedTensorType>(type).getNumElements() == 0;
+  };
+  // Kernels see no tensor without elements: what would compute one is a
+  // constant, and what reads one is decided by its importer.
+  if (llvm::all_of(results, isEmpty))
+    return empty(mlir::cast<RankedTensorType>(results.front()));
+  if (llvm::any_of(operands.getTypes(), isEmpty)) {
+    fail("computes from a tensor without elements, which is not supported");
+    return {};
+  }
   OperationState state(location, name);
   state.addTypes(results);
   state.addOperands(operands);
@@ -342,6 +370,34 @@ Value NodeImporter::transpose(Value value, ArrayRef<int64_t> permutation) {
                             attr("permutation", permutation));
 }
 
+Value NodeImporter::flatten(Value value, int64_t axis) {
+  int64_t sizes[2] = {1, 1};
+  for (auto [i, size] : llvm::enumerate(shape(value)))
+    sizes[static_cast<int64_t>(i) >= axis] *= size;
+  return reshape(value, sizes);
+}
+
+Value NodeImporter::pad(Value value, ArrayRef<int64_t> low,
+                        ArrayRef<int64_t> high, double fill) {
+  if (!value)
+    return value;
+  SmallVector<int64_t> padded;
+  for (auto [size, before, after] : llvm::zip_equal(shape(value), low, high))
+    padded.push_back(size + before + after);
+  if (shape(value) == ArrayRef<int64_t>(padded))
+    return value;
+  RankedTensorType result = type(padded, elementOf(value));
+  if (typeOf(value).getNumElements() == 0)
+    return splat(result, fill);
+  return build<PadOp>(
+      result, value,
+      {attr("low", low), attr("high", high), attr("value", fill)});
+}
+
+Value NodeImporter::empty(RankedTensorType type) {
+  return constant(graph.makeElements(type, Known()));
+}
+
 Value NodeImporter::transposeLast(Value value) {
   if (!value)
     return value;
@@ -385,8 +441,16 @@ Value NodeImporter::concat(ValueRange values, int64_t dim) {
     return values.front();
   SmallVector<int64_t> result(shape(values.front()));
   result[dim] = 0;
-  for (Value value : values)
+  SmallVector<Value> parts; // those with elements
+  for (Value value : values) {
     result[dim] += shape(value)[dim];
+    if (typeOf(value).getNumElements() > 0)
+      parts.push_back(value);
+  }
+  if (parts.size() == 1)
+    return parts.front();
+  if (!parts.empty())
+    values = parts;
   return build<ConcatOp>(type(result, elementOf(values.front())), values,
                          attr("dim", dim));
 }
@@ -401,6 +465,24 @@ Value NodeImporter::gather(Value value, Value indices, int64_t dim) {
                          attr("dim", dim));
 }
 
+/// What a reduction of no elements gives: the least number for max, and so on.
+Value NodeImporter::splatOfNothing(RankedTensorType type, ReductionKind kind) {
+  if (kind == ReductionKind::mean)
+    return splat(type, std::numeric_limits<double>::quiet_NaN());
+  auto integer = dyn_cast<IntegerType>(type.getElementType());
+  bool extreme = kind == ReductionKind::max || kind == ReductionKind::min;
+  if (!integer || !extreme)
+    return splat(type, getReductionIdentity(kind));
+  unsigned width = integer.getWidth();
+  bool isSigned = !integer.isUnsigned() && width > 1;
+  APInt number = kind == ReductionKind::max
+                     ? (isSigned ? APInt::getSignedMinValue(width)
+                                 : APInt::getMinValue(width))
+                     : (isSigned ? APInt::getSignedMaxValue(width)
+                                 : APInt::getMaxValue(width));
+  return constant(DenseElementsAttr::get(type, number));
+}
+
 Value NodeImporter::reduce(ReductionKind kind, Value value,
                            ArrayRef<int64_t> dims, bool keepDims) {
   if (!value || dims.empty())
@@ -411,6 +493,12 @@ Value NodeImporter::reduce(ReductionKind kind, Value value,
       result.push_back(size);
     else if (keepDims)
       result.push_back(1);
+  if (typeOf(value).getNumElements() == 0) {
+    RankedTensorType none = type(result, elementOf(value));
+    if (!none || none.getNumElements() == 0)
+      return none ? empty(none) : Value();
+    return splatOfNothing(none, kind);
+  }
   SmallVector<NamedAttribute> attributes = {
       attr("kind", ReductionKindAttr::get(graph.builder().getContext(), kind)),
       attr("dims", dims)};
@@ -449,6 +537,8 @@ Value NodeImporter::matmul(Value lhs, Value rhs, bool transposeLhs,
   }
   result.push_back(m);
   result.push_back(n);
+  if (k == 0) // sums of nothing
+    return splat(type(result, elementOf(lhs)), 0);
   SmallVector<NamedAttribute> flags;
   if (transposeLhs)
     flags.push_back(unit("transpose_lhs"));

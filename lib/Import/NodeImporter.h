@@ -22,6 +22,7 @@
 #include "GraphImporter.h"
 #include "Weights.h"
 #include "dshard/Dialect/DShard/IR/DShardOps.h"
+#include "llvm/ADT/StringSet.h"
 
 namespace mlir::dshard::onnx {
 
@@ -59,6 +60,9 @@ public:
   std::string stringAttr(llvm::StringRef name, llvm::StringRef otherwise);
   std::optional<std::vector<int64_t>> intsAttr(llvm::StringRef name);
   const pb::AttributeProto *find(llvm::StringRef name) const;
+  /// Fails if the node has an attribute that nobody asked for: an older or
+  /// newer form of the op may mean something else by it.
+  void expectNoOtherAttributes();
   const pb::NodeProto &proto() const { return node; }
 
   //===--- values ---------------------------------------------------------===//
@@ -110,6 +114,8 @@ public:
   Value cast(Value value, Type element);
   Value reshape(Value value, llvm::ArrayRef<int64_t> shape);
   Value transpose(Value value, llvm::ArrayRef<int64_t> permutation);
+  /// [dims before axis, dims from axis on].
+  Value flatten(Value value, int64_t axis);
   /// Swaps the last two dims.
   Value transposeLast(Value value);
   /// One-directional.
@@ -119,10 +125,15 @@ public:
   /// Contiguous part of one dim.
   Value part(Value value, int64_t dim, int64_t start, int64_t size);
   Value concat(ValueRange values, int64_t dim);
+  /// `low` and `high` are not negative.
+  Value pad(Value value, llvm::ArrayRef<int64_t> low,
+            llvm::ArrayRef<int64_t> high, double fill);
   Value gather(Value value, Value indices, int64_t dim);
   Value reduce(ReductionKind kind, Value value, llvm::ArrayRef<int64_t> dims,
                bool keepDims);
   Value matmul(Value lhs, Value rhs, bool transposeLhs, bool transposeRhs);
+  /// A tensor without elements.
+  Value empty(RankedTensorType type);
   /// 0, 1, 2, ... along `dim` of a shape.
   Value iota(llvm::ArrayRef<int64_t> shape, Type element, int64_t dim,
              double start = 0, double step = 1);
@@ -132,6 +143,7 @@ public:
 private:
   Value buildNamed(llvm::StringRef name, TypeRange results, ValueRange operands,
                    llvm::ArrayRef<NamedAttribute> attributes);
+  Value splatOfNothing(RankedTensorType type, ReductionKind kind);
   RankedTensorType broadcastType(ValueRange operands, Type element);
   const pb::AttributeProto *find(llvm::StringRef name, int type);
 
@@ -139,12 +151,19 @@ private:
   std::string what;
   Location location;
   std::string path;
+  mutable llvm::StringSet<> asked; ///< names of attributes
 };
+
+/// Pads with the elements of x: `mode` is edge, wrap or reflect.
+Value padWithItself(NodeImporter &n, Value x, llvm::StringRef mode,
+                    llvm::ArrayRef<int64_t> low, llvm::ArrayRef<int64_t> high);
 
 /// An op's importer.
 using ImportFunction = void (*)(NodeImporter &);
 
 #define DSHARD_ONNX_OP(name, function) void function(NodeImporter &);
+#define DSHARD_ONNX_DOMAIN_OP(domain, name, function)                          \
+  void function(NodeImporter &);
 #include "Operators.def"
 
 } // namespace mlir::dshard::onnx

@@ -68,10 +68,15 @@ void onnx::importRmsNorm(NodeImporter &n) {
 
 static Value softmax(NodeImporter &n) {
   Value x = n.input(0);
-  int64_t axis = n.axis(n.intAttr("axis", -1), n.rank(x));
+  bool old = n.opset() < 13; // over all dims from axis on
+  int64_t axis = n.axis(n.intAttr("axis", old ? 1 : -1), n.rank(x));
   if (n.failed())
     return {};
-  return n.build<SoftmaxOp>(n.typeOf(x), x, n.attr("dim", axis));
+  Value rows = old ? n.flatten(x, axis) : x;
+  axis = old ? 1 : axis;
+  return n.reshape(
+      n.build<SoftmaxOp>(n.typeOf(rows), rows, n.attr("dim", axis)),
+      n.shape(x));
 }
 void onnx::importSoftmax(NodeImporter &n) {
   if (n.expectInputs(1, 1))
@@ -83,11 +88,17 @@ void onnx::importSoftmax(NodeImporter &n) {
 void onnx::importLogSoftmax(NodeImporter &n) {
   if (!n.expectInputs(1, 1))
     return;
-  Value x = n.input(0);
-  int64_t axis = n.axis(n.intAttr("axis", -1), n.rank(x));
+  Value given = n.input(0);
+  bool old = n.opset() < 13;
+  int64_t axis = n.axis(n.intAttr("axis", old ? 1 : -1), n.rank(given));
+  if (n.failed())
+    return;
+  Value x = old ? n.flatten(given, axis) : given;
+  axis = old ? 1 : axis;
   Value shifted =
       n.pointwise<SubOp>({x, n.reduce(ReductionKind::max, x, axis, true)});
   Value sum =
       n.reduce(ReductionKind::sum, n.pointwise<ExpOp>(shifted), axis, true);
-  n.set(0, n.pointwise<SubOp>({shifted, n.pointwise<LogOp>(sum)}));
+  Value result = n.pointwise<SubOp>({shifted, n.pointwise<LogOp>(sum)});
+  n.set(0, n.reshape(result, n.shape(given)));
 }

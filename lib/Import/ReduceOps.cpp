@@ -1,6 +1,6 @@
 //===- ReduceOps.cpp - ONNX reductions ------------------------------------===//
 
-#include "NodeImporter.h"
+#include "Arithmetic.h"
 #include "llvm/ADT/Sequence.h"
 
 using namespace mlir;
@@ -12,12 +12,13 @@ using namespace mlir::dshard::onnx;
 static std::optional<std::vector<int64_t>> reducedAxes(NodeImporter &n,
                                                        Value x) {
   std::vector<int64_t> axes;
+  bool isNoop = n.intAttr("noop_with_empty_axes", 0);
   if (auto attribute = n.intsAttr("axes"))
     axes = *attribute;
   else if (n.hasInput(1))
     axes = n.staticInts(1, "axes");
   if (axes.empty()) {
-    if (n.intAttr("noop_with_empty_axes", 0))
+    if (isNoop)
       return std::nullopt;
     for (int64_t i : llvm::seq<int64_t>(0, n.rank(x)))
       axes.push_back(i);
@@ -75,4 +76,34 @@ void onnx::importReduceL2(NodeImporter &n) {
         return n.pointwise<MulOp>({x, x});
       },
       [&](Value x) { return n.pointwise<SqrtOp>(x); });
+}
+
+void onnx::importReduceLogSum(NodeImporter &n) {
+  importReduce(n, ReductionKind::sum, nullptr,
+               [&](Value x) { return n.pointwise<LogOp>(x); });
+}
+
+/// max + log(sum(exp(x - max))): exp never overflows.
+void onnx::importReduceLogSumExp(NodeImporter &n) {
+  if (!n.expectInputs(1, 2))
+    return;
+  Value x = n.input(0);
+  auto axes = reducedAxes(n, x);
+  bool keepDims = n.intAttr("keepdims", 1) != 0;
+  if (n.failed() || !axes)
+    return n.set(0, x);
+  if (!isa<FloatType>(n.elementOf(x)))
+    return n.fail("the input must hold floating-point numbers");
+  Arithmetic a(n);
+  Value wide = a.wide(x);
+  auto largest = [&](bool keeps) {
+    Value most = n.reduce(ReductionKind::max, wide, *axes, keeps);
+    // Infinities would cancel.
+    Value endless =
+        a.equal(a.abs(most), std::numeric_limits<double>::infinity());
+    return a.select(endless, a.number(most, 0.0), most);
+  };
+  Value sum = n.reduce(ReductionKind::sum, a.exp(a.sub(wide, largest(true))),
+                       *axes, keepDims);
+  n.set(0, a.narrow(a.add(a.log(sum), largest(keepDims)), x));
 }

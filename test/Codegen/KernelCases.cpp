@@ -72,6 +72,10 @@ std::vector<Case> mlir::dshard::testing::pointwiseCases() {
       for (std::string name : {"add", "sub", "max", "min", "mod"})
         cases.push_back(op(name, {t, t}, t, "", -60, 60));
       cases.push_back(op("mul", {t, t}, t, "", -11, 11));
+      for (std::string name : {"bit_and", "bit_or", "bit_xor"})
+        cases.push_back(op(name, {t, t}, t, "", -60, 60));
+      for (std::string name : {"shift_left", "shift_right"})
+        cases.push_back(op(name, {t, t}, t, "", -2, 10));
       cases.push_back(op("div", {t, t}, t, "", 1, 100));
       cases.push_back(op("mod", {t, t}, t, "{fmod}", 1, 100));
       cases.push_back(op("compare", {t, t}, tensor(shape, "i1"),
@@ -79,6 +83,10 @@ std::vector<Case> mlir::dshard::testing::pointwiseCases() {
       for (std::string other : {"f32", "bf16", "f64", "i64", "i32", "i1"})
         cases.push_back(op("cast", {t}, tensor(shape, other), "", -100, 100));
     }
+  for (auto [from, to] :
+       {std::pair("f32", "i32"), {"i32", "f32"}, {"f64", "i64"}, {"f16", "i16"}})
+    cases.push_back(
+        op("bit_cast", {tensor("3x37", from)}, tensor("3x37", to), "", 1, 9));
   for (std::string shape : {"3x37", "16"}) {
     std::string t = tensor(shape, "i1");
     for (std::string name : {"and", "or", "xor"})

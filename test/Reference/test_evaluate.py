@@ -171,6 +171,47 @@ def test_integer_division_and_wrapping(tmp_path):
     check(tmp_path, "add", [x, x], x + x)
 
 
+BITS = {
+    "bit_and": np.bitwise_and,
+    "bit_or": np.bitwise_or,
+    "bit_xor": np.bitwise_xor,
+    "shift_left": np.left_shift,
+    "shift_right": np.right_shift,
+}
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.int64])
+@pytest.mark.parametrize("op", BITS)
+def test_bits(op, dtype, tmp_path, random):
+    x, y = (random.integers(-100, 100, (3, 7)).astype(dtype) for _ in range(2))
+    if op.startswith("shift"):
+        y = random.integers(0, x.itemsize * 8, (7,)).astype(dtype)
+    expected = BITS[op](x, y)
+    exact = np.abs(expected.astype(object)) <= 2**53  # the interpreter's numbers are doubles
+    ours = evaluate(tmp_path, op, [x, y], expected)[0]
+    assert np.array_equal(ours[exact], expected[exact])
+
+
+def test_shifts_by_the_width_and_beyond(tmp_path):
+    x, y = np.array([5, -5, 5, -5], np.int8), np.array([8, 100, -1, -1], np.int8)
+    check(tmp_path, "shift_left", [x, y], np.array([0, 0, 0, 0], np.int8))
+    check(tmp_path, "shift_right", [x, y], np.array([0, -1, 0, -1], np.int8))
+
+
+def test_bit_cast(tmp_path, random):
+    x = random.uniform(-3, 3, (4, 3)).astype(np.float32)
+    check(tmp_path, "bit_cast", [x], x.view(np.int32))
+    check(tmp_path, "bit_cast", [x.view(np.int32)], x, tolerance=0)
+    x = x.astype(np.float16)
+    assert np.array_equal(evaluate(tmp_path, "bit_cast", [x], x, precision="model")[0], x)
+
+
+def test_mod_of_infinities(tmp_path):
+    x, y = np.array([3.0, -3.0, 3.0, -3.0, 0.0]), np.array([np.inf, np.inf, -np.inf, -np.inf, np.inf])
+    assert np.array_equal(evaluate(tmp_path, "mod", [x, y], x)[0], np.mod(x, y))
+    assert np.array_equal(evaluate(tmp_path, "mod", [x, y], x, attributes="fmod")[0], np.fmod(x, y))
+
+
 def test_nan(tmp_path):
     x = np.array([np.nan, 1.0, np.inf])
     check(tmp_path, "is_nan", [x], np.isnan(x))

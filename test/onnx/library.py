@@ -63,7 +63,7 @@ class _SessionOptions(ctypes.Structure):
 
 class Library:
     def __init__(self, build=None):
-        folder = pathlib.Path(build or os.environ.get("DSHARD_TEST_BUILD") or ROOT / "build") / "lib"
+        folder = pathlib.Path(build or os.environ.get("TESTED_BUILD") or ROOT / "build") / "lib"
         for name in ("libdshard-compiler.so", "libdshard-runtime.so"):
             if not (folder / name).exists():
                 raise SystemExit(f"onnx-suite: {folder / name} does not exist: run scripts/build")

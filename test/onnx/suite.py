@@ -53,12 +53,16 @@ def parse(arguments):
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="worker processes (default: one per core)")
     parser.add_argument("--build", metavar="DIR", help="build folder (default: build)")
     parser.add_argument("--write", action="store_true", help="write docs/onnx-coverage.md from a whole run")
+    parser.add_argument("--check", action="store_true", help="fail if docs/onnx-coverage.md is out of date")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="with --sharded: shard only every N-th case that passes")
     parser.add_argument("--results", metavar="FILE", help="write all results as JSON")
     chosen = parser.parse_args(arguments)
     if chosen.list and set(chosen.list.split(",")) - set(VERDICTS):
         parser.error(f"--list {chosen.list}: the verdicts are {', '.join(VERDICTS)}")
-    if chosen.write and chosen.filter:
-        parser.error("--write needs all cases; leave --filter out")
+    if (chosen.write or chosen.check) and chosen.filter:
+        parser.error("--write and --check need all cases; leave --filter out")
+    if chosen.every < 1:
+        parser.error("--every needs at least 1")
     if chosen.jobs < 1:
         parser.error("--jobs needs at least 1")
     try:
@@ -94,7 +98,7 @@ def describe(error):
 
 def run_sharded(whole, folder, chosen):
     """name -> [(input, dim, ranks, verdict, reason)] of those that passed whole."""
-    tasks = [(n, "sharded", (n, bound)) for n, (verdict, _, bound) in whole.items() if verdict == "passed"]
+    tasks = [(n, "sharded", (n, bound)) for n, (verdict, _, bound) in whole.items() if verdict == "passed"][:: chosen.every]
     found = pool.run(tasks, folder, chosen.build, chosen.jobs, Progress("sharded"))
     return {n: [("", 0, 0, "crashed", describe(r))] if isinstance(r, Exception) else [tuple(x) for x in r] for n, r in sorted(found.items())}
 
@@ -142,10 +146,13 @@ def main(arguments):
         bad += [v for v in runs if v in ("wrong", "crashed")]
     if chosen.results:
         pathlib.Path(chosen.results).write_text(json.dumps({"whole": whole, "sharded": sharded}, indent=1))
+    path = cases.ROOT / "docs" / "onnx-coverage.md"
     if chosen.write:
-        path = cases.ROOT / "docs" / "onnx-coverage.md"
         path.write_text(report.page(whole, main_ops))
         print(f"wrote {path.relative_to(cases.ROOT)}")
+    if chosen.check and (not path.exists() or path.read_text() != report.page(whole, main_ops)):
+        print("docs/onnx-coverage.md is out of date; cure: scripts/onnx-suite --write")
+        return 1
     return 1 if bad else 0
 
 

@@ -240,6 +240,29 @@ class Generator:
             operands = self.partner(operands[0])
         return self.emit(op, operands, broadcast(*(o.shape for o in operands)), "i1", 0, 1, exact=True)
 
+    @maker("bit_and", "bit_or", "bit_xor")
+    def bitwise(self, op):
+        x, y = self.partner(self.pick(dtype=self.random.choice(["i64", "i32"])))
+        high = 2.0 ** max(int(x.largest).bit_length(), int(y.largest).bit_length())
+        return self.emit(op, [x, y], broadcast(x.shape, y.shape), x.dtype, -high, high, exact=True)
+
+    @maker("shift_left", "shift_right")
+    def shift(self, op):
+        x = self.pick(dtype=self.random.choice(["i64", "i32"]))
+        by = self.argument(self.random.choice([x.shape, (), x.shape[1:]]), x.dtype, 0, 5)
+        high = x.largest * (2**5 if op == "shift_left" else 1)
+        return self.emit(op, [x, by], x.shape, x.dtype, -high, high, exact=True)
+
+    @maker("bit_cast")
+    def bit_cast(self, op):
+        """There and back: the bits themselves are no numbers to compute with."""
+        x = self.exact_float()
+        if x.dtype not in ("f32", "f64"):
+            return None
+        bits = Value(x.shape, {"f32": "i32", "f64": "i64"}[x.dtype], -MAX_VALUE, MAX_VALUE, x.exact, usable=False)
+        self.program.nodes.append(Node(op, [x], [bits], ""))
+        return self.emit(op, [bits], x.shape, x.dtype, x.low, x.high, exact=True)
+
     @maker("compare")
     def compare(self, op):
         x = self.exact_float() if self.chance(0.6) else self.pick(dtype="i64")

@@ -60,6 +60,10 @@ public:
   Value logicalAnd(Value x, Value y);
   Value logicalOr(Value x, Value y);
   Value logicalXor(Value x, Value y);
+  /// Of integers; by the width or more: what is left of an endless shift.
+  Value shift(Value x, Value by, bool left, bool isUnsigned);
+  /// The bits of an element of `from` as one of `to`, of the same width.
+  Value bitCast(Value value, Type from, Type to);
   /// x * y + z, fused.
   Value fma(Value x, Value y, Value z);
 

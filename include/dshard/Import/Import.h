@@ -1,7 +1,7 @@
 //===- Import.h - ONNX files become modules of the dshard dialect -*- C++
 //-*-===//
 //
-// importOnnx reads one .onnx file (opset 13 to 28) and builds
+// importOnnx reads one .onnx file (opset 1 to 28) and builds
 //
 //   module attributes {dshard.model = "folder/model.onnx"} {
 //     func.func @run(%input_ids: tensor<2x16xi64> {dshard.name = "input_ids",

@@ -91,6 +91,20 @@ LogicalResult mlir::dshard::verifyPointwise(Operation *op) {
              << ", expected a float";
     return verifyBoolean(op, result, "result");
   }
+  if (isa<BitCastOp>(op)) {
+    Type from = elementTypeOf(op->getOperand(0)), to = elementTypeOf(result);
+    if (from.isInteger(1) || to.isInteger(1) ||
+        from.getIntOrFloatBitWidth() != to.getIntOrFloatBitWidth())
+      return op->emitOpError() << "reads " << from << " as " << to
+                               << "; their widths must agree, and booleans "
+                                  "have none";
+    return success();
+  }
+  if (isa<BitAndOp, BitOrOp, BitXorOp, ShiftLeftOp, ShiftRightOp>(op) &&
+      (!isa<IntegerType>(elementTypeOf(result)) ||
+       elementTypeOf(result).isInteger(1)))
+    return op->emitOpError() << "result has element type "
+                             << elementTypeOf(result) << ", expected integers";
   if (isa<NotOp, AndOp, OrOp, XorOp>(op) &&
       failed(verifyBoolean(op, result, "result")))
     return failure();

@@ -1,5 +1,6 @@
 //===- EvaluateElementwise.cpp - Reference values of pointwise ops --------===//
 #include "dshard/Dialect/DShard/IR/DShardOps.h"
+#include "llvm/ADT/APFloat.h"
 #include <cmath>
 
 using namespace mlir;
@@ -69,4 +70,66 @@ bool mlir::dshard::compare(ComparePredicate predicate, double x, double y) {
     return x >= y;
   }
   return false;
+}
+
+double mlir::dshard::remainder(double x, double y, bool truncated) {
+  double r = std::fmod(x, y);
+  return !truncated && r != 0 && (r < 0) != (y < 0) ? r + y : r;
+}
+
+/// The two's complement of an integer held in double.
+static uint64_t bitsOf(double x) {
+  return x < 0 ? static_cast<uint64_t>(static_cast<int64_t>(x))
+               : static_cast<uint64_t>(x);
+}
+
+/// The number that the low bits of `bits` are in `type`.
+static double numberOf(uint64_t bits, IntegerType type) {
+  unsigned width = type.getWidth();
+  llvm::APInt number(64, bits);
+  number = number.trunc(width);
+  return type.isUnsigned() ? static_cast<double>(number.getZExtValue())
+                           : static_cast<double>(number.getSExtValue());
+}
+
+double mlir::dshard::applyBits(Operation *op, double x, double y) {
+  auto type =
+      cast<IntegerType>(getElementTypeOrSelf(op->getResult(0).getType()));
+  uint64_t a = bitsOf(x), b = bitsOf(y);
+  if (isa<BitAndOp>(op))
+    return numberOf(a & b, type);
+  if (isa<BitOrOp>(op))
+    return numberOf(a | b, type);
+  if (isa<BitXorOp>(op))
+    return numberOf(a ^ b, type);
+  bool beyond = y < 0 || y >= type.getWidth();
+  if (isa<ShiftLeftOp>(op))
+    return beyond ? 0 : numberOf(a << b, type);
+  if (x < 0)
+    return beyond ? -1
+                  : numberOf(static_cast<uint64_t>(static_cast<int64_t>(a) >>
+                                                   static_cast<int64_t>(b)),
+                             type);
+  return beyond ? 0 : numberOf(a >> b, type);
+}
+
+double mlir::dshard::reinterpretBits(double x, Type from, Type to) {
+  unsigned width = from.getIntOrFloatBitWidth();
+  llvm::APInt bits(64, bitsOf(x));
+  bits = bits.trunc(width);
+  if (auto floating = dyn_cast<FloatType>(from)) {
+    llvm::APFloat number(x);
+    bool lost;
+    number.convert(floating.getFloatSemantics(),
+                   llvm::APFloat::rmNearestTiesToEven, &lost);
+    bits = number.bitcastToAPInt();
+  }
+  auto target = dyn_cast<FloatType>(to);
+  if (!target)
+    return numberOf(bits.getZExtValue(), cast<IntegerType>(to));
+  llvm::APFloat number(target.getFloatSemantics(), bits);
+  bool lost;
+  number.convert(llvm::APFloat::IEEEdouble(),
+                 llvm::APFloat::rmNearestTiesToEven, &lost);
+  return number.convertToDouble();
 }

@@ -33,6 +33,22 @@ func.func @pointwise_c2(%x: tensor<4xf32>, %y: tensor<4xbf16>) {
 
 // -----
 
+func.func @pointwise_c2_bits(%x: tensor<4xf32>) {
+  // expected-error@+1 {{result has element type 'f32', expected integers}}
+  %0 = dshard.bit_and %x, %x : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+  return
+}
+
+// -----
+
+func.func @pointwise_c2_bit_cast(%x: tensor<4xf32>) {
+  // expected-error@+1 {{reads 'f32' as 'i64'; their widths must agree, and booleans have none}}
+  %0 = dshard.bit_cast %x : (tensor<4xf32>) -> tensor<4xi64>
+  return
+}
+
+// -----
+
 func.func @pointwise_c2_compare(%x: tensor<4xf32>) {
   // expected-error@+1 {{result has element type 'f32', expected i1}}
   %0 = dshard.compare %x, %x {predicate = #dshard.predicate<lt>} : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>

@@ -30,6 +30,11 @@ double divide(Operation *op, double x, double y);
 /// it truncates to an integer or tests for zero.
 bool isLinearCast(RankedTensorType from, RankedTensorType to);
 bool compare(ComparePredicate predicate, double x, double y);
+/// x modulo y; `truncated`: with the sign of x, else with that of y.
+double remainder(double x, double y, bool truncated);
+/// bit_and, bit_or, bit_xor, shift_left or shift_right of two integers.
+double applyBits(Operation *op, double x, double y);
+double reinterpretBits(double x, Type from, Type to);
 /// The value that a reduction starts from; reductions of `dshard.reduce` and of
 /// collectives share these two. mean is a sum here: its caller divides.
 double getReductionIdentity(ReductionKind kind);

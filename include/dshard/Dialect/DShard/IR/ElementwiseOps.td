@@ -54,12 +54,27 @@ def DShard_PowOp : DShard_BinaryOp<"pow", "std::pow(x, y)"> { let summary = "rai
 def DShard_MaxOp : DShard_BinaryOp<"max", "x != x ? x : (y != y ? y : (x > y ? x : y))"> { let summary = "take the larger"; }
 def DShard_MinOp : DShard_BinaryOp<"min", "x != x ? x : (y != y ? y : (x < y ? x : y))"> { let summary = "take the smaller"; }
 def DShard_ModOp : DShard_PointwiseOp<"mod", (ins DShard_Tensor:$lhs, DShard_Tensor:$rhs, UnitAttr:$fmod),
-    "getFmod() ? std::fmod(x, y) : x - y * std::floor(x / y)", "{false, false}"> {
+    "::mlir::dshard::remainder(x, y, getFmod())", "{false, false}"> {
   let summary = "take the remainder (sign of the divisor, or of the dividend with fmod)";
 }
 def DShard_AndOp : DShard_BinaryOp<"and", "x != 0 && y != 0 ? 1.0 : 0.0"> { let summary = "and booleans"; }
 def DShard_OrOp : DShard_BinaryOp<"or", "x != 0 || y != 0 ? 1.0 : 0.0"> { let summary = "or booleans"; }
 def DShard_XorOp : DShard_BinaryOp<"xor", "(x != 0) != (y != 0) ? 1.0 : 0.0"> { let summary = "exclusive-or booleans"; }
+
+// The operands' element type is an integer's, of any width and sign.
+def DShard_BitAndOp : DShard_BinaryOp<"bit_and", "::mlir::dshard::applyBits(getOperation(), x, y)"> { let summary = "and the bits of integers"; }
+def DShard_BitOrOp : DShard_BinaryOp<"bit_or", "::mlir::dshard::applyBits(getOperation(), x, y)"> { let summary = "or the bits of integers"; }
+def DShard_BitXorOp : DShard_BinaryOp<"bit_xor", "::mlir::dshard::applyBits(getOperation(), x, y)"> { let summary = "exclusive-or the bits of integers"; }
+def DShard_ShiftLeftOp : DShard_BinaryOp<"shift_left", "::mlir::dshard::applyBits(getOperation(), x, y)"> {
+  let summary = "shift the bits of integers to the left (by the width or more, or by a negative number: 0)";
+}
+def DShard_ShiftRightOp : DShard_BinaryOp<"shift_right", "::mlir::dshard::applyBits(getOperation(), x, y)"> {
+  let summary = "shift the bits of integers to the right, keeping the sign (by the width or more, or by a negative number: 0 or -1)";
+}
+def DShard_BitCastOp : DShard_UnaryOp<"bit_cast",
+    "::mlir::dshard::reinterpretBits(x, getInput().getType().getElementType(), getResult().getType().getElementType())"> {
+  let summary = "read the bits of an element as another type of the same width";
+}
 def DShard_CompareOp : DShard_PointwiseOp<"compare",
     (ins DShard_Tensor:$lhs, DShard_Tensor:$rhs, DShard_ComparePredicateAttr:$predicate),
     "::mlir::dshard::compare(getPredicate(), x, y) ? 1.0 : 0.0", "{false, false}"> {
