@@ -1,6 +1,5 @@
 """dshard.compile: the compiler, in this process."""
 
-import json
 import logging
 import os
 import shutil
@@ -9,6 +8,7 @@ import weakref
 from collections.abc import Mapping
 from typing import Any, Optional, Sequence, Union
 
+from dshard import _arguments
 from dshard._errors import Error
 from dshard._plan import Plan
 
@@ -68,41 +68,53 @@ def compile(
             f"the compiler is not part of this installation ({error}); compile with dshard-opt, or "
             "install from a build folder that has libdshard-compiler.so"
         ) from None
+    model = _arguments.path(model, "the model's path")
+    flags = []
+    if mesh is not None and not isinstance(mesh, str):
+        mesh = ",".join(f"{axis}={size}" for axis, size in _arguments.named(mesh, "mesh", '{"tp": 2}').items())
+    if mesh:
+        flags.append(("mesh", mesh))
+    for name, size in _arguments.named(dims or {}, "dims", '{"batch": 2}').items():
+        flags.append(("dim", f"{name}={size}"))
+    for name, names in _arguments.named(input_dims or {}, "input_dims", '{"x": ["batch", "seq"]}').items():
+        flags.append(("dims", f"{name}={names if isinstance(names, str) else ','.join(map(str, names))}"))
+    for name, value in _arguments.named(constants or {}, "constants", '{"use_cache": 0}').items():
+        flags.append(("const", f"{name}={value}"))
+    for name, value in options.items():
+        if value is None or value is False:
+            continue
+        flags.append((name.replace("_", "-"), None if value is True else str(value)))
+    made = None
     with tempfile.TemporaryDirectory(prefix="dshard-") as folder:
-        flags = []
-        if mesh is not None and not isinstance(mesh, str):
-            mesh = ",".join(f"{axis}={size}" for axis, size in mesh.items())
-        if mesh:
-            flags.append(("mesh", mesh))
-        flags += [("dim", f"{name}={size}") for name, size in (dims or {}).items()]
-        for name, names in (input_dims or {}).items():
-            flags.append(("dims", f"{name}={names if isinstance(names, str) else ','.join(names)}"))
-        flags += [("const", f"{name}={value}") for name, value in (constants or {}).items()]
         for name, value in (("train", train), ("tp-plan", tp_plan)):
             if isinstance(value, Mapping):
-                path = os.path.join(folder, f"{name}.json")
-                with open(path, "w", encoding="utf-8") as file:
-                    json.dump(value, file)
-                value = path
+                text = _arguments.json_text(value, name.replace("-", "_"))
+                value = os.path.join(folder, f"{name}.json")
+                with open(value, "w", encoding="utf-8") as file:
+                    file.write(text)
             if value is not None:
-                flags.append((name, os.fspath(value)))
-        for name, value in options.items():
-            if value is None or value is False:
-                continue
-            flags.append((name.replace("_", "-"), None if value is True else str(value)))
-
-        made = None
+                flags.append((name, _arguments.path(value, name.replace("-", "_"))))
         if output is None:
             made = tempfile.mkdtemp(prefix="dshard-plan-")
             output = os.path.join(made, os.path.splitext(os.path.basename(model))[0] + ".dsplan")
         try:
-            for line in _compiler.compile(os.fspath(model), flags, os.fspath(output)).splitlines():
+            said = _compiler.compile(model, flags, _arguments.path(output, "output"))
+            for line in said.splitlines():
                 _log.log(logging.WARNING if line.startswith("warning:") else logging.INFO, "%s", line)
             plan = Plan(output, weights=weights, random_weights=random_weights, threads=threads)
-        except BaseException:
+        except BaseException as error:
             if made:
                 shutil.rmtree(made, ignore_errors=True)
+            if isinstance(error, Error) and folder in str(error):
+                # Nobody has seen the file of a dict.
+                raise Error(str(error).replace(folder + os.sep, "")) from None
             raise
     if made:
-        weakref.finalize(plan, shutil.rmtree, made, ignore_errors=True)
+        weakref.finalize(plan, _remove, made, os.getpid())
     return plan
+
+
+def _remove(folder: str, process: int) -> None:
+    """The folder of a plan that is gone; a forked child leaves it to its parent."""
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -9,7 +9,7 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from dshard import _dtypes, _runtime
+from dshard import _arguments, _dtypes, _runtime
 from dshard._errors import Error
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -46,7 +46,8 @@ class Plan:
 
     Looking at it works on any machine. The first `run` (or `load_weights`) takes the memory and reads
     the weights; `close`, or the end of a `with` block, gives them back. Several threads may use one
-    Plan: their runs take turns.
+    Plan: their runs take turns. Processes cannot share one: a plan that is loaded is refused in a
+    forked child, and cannot be pickled; its file can be loaded again there.
     """
 
     def __init__(
@@ -57,10 +58,18 @@ class Plan:
         random_weights: Optional[int] = None,
         threads: int = 0,
     ) -> None:
-        self._path = os.fspath(path)
-        self._plan = _runtime.Plan(self._path)
-        self._options = (None if weights is None else os.fspath(weights), random_weights, threads)
+        given = _arguments.path(path, "the plan's path")
+        # Relative paths are those of this moment, whenever the weights are read.
+        folder = None if weights is None else os.path.abspath(_arguments.path(weights, "weights"))
+        seed = None if random_weights is None else _arguments.integer(random_weights, "random_weights", 2**64)
+        if folder is not None and seed is not None:
+            raise Error("weights and random_weights are both given: the weights are read or drawn; leave one out")
+        self._options = (folder, seed, _arguments.integer(threads, "threads", 2**32))
+        self._plan = _runtime.Plan(given)
+        self._path = os.path.abspath(given)
+        self._file = _identity(self._path)
         self._session: Any = None
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._ports = {
             name: ([_Port(*p) for p in inputs], [_Port(*p) for p in outputs])
@@ -69,7 +78,7 @@ class Plan:
 
     @property
     def path(self) -> str:
-        """The file."""
+        """The file, absolute."""
         return self._path
 
     @property
@@ -144,7 +153,7 @@ class Plan:
     def load_weights(self) -> None:
         """Take all memory and read the weights now, else the first `run` does. Again: optimizer states
         begin again."""
-        self._get_session(load=False).load()
+        self._get_session(reload=True)
 
     def run(
         self,
@@ -152,7 +161,7 @@ class Plan:
         *,
         entry: Optional[str] = None,
         scalars: Optional[Mapping[str, float]] = None,
-        outputs: Optional[Sequence[str]] = None,
+        outputs: Union[str, Sequence[str], None] = None,
     ) -> Dict[str, np.ndarray]:
         """Run an entry point once, on all ranks, without the GIL.
 
@@ -162,7 +171,7 @@ class Plan:
             Types are not converted: an array must have the plan's.
           entry: its name. None: "run", or the only one there is.
           scalars: scalars to set before the run, as {"lr": 1e-3}; they keep their values.
-          outputs: which outputs to collect. None: all.
+          outputs: which outputs to collect, a name or several. None: all.
 
         Returns:
           The outputs as new numpy arrays, global, by name. bfloat16 is `ml_dtypes.bfloat16` where
@@ -182,10 +191,14 @@ class Plan:
         entry = self._entry(entry)
         ports, results = self._ports[entry]
         wanted = {p.name: p for p in ports}
-        arrays = {name: _to_array(entry, name, value, wanted.get(name)) for name, value in inputs.items()}
+        arrays = {
+            name: _to_array(entry, name, value, wanted.get(name))
+            for name, value in _arguments.named(inputs, "inputs", '{"x": x}').items()
+        }
         given = [(name, code, list(a.shape), a.ctypes.data) for name, (a, code) in arrays.items()]
         known = [p.name for p in results if not p.is_check]
-        names = known if outputs is None else list(outputs)
+        # Each once: the addresses are those of the arrays in `collected`.
+        names = known if outputs is None else list(dict.fromkeys([outputs] if isinstance(outputs, str) else outputs))
         collected = {}
         asked = []
         for name in names:
@@ -194,9 +207,9 @@ class Plan:
                 raise Error(f"entry '{entry}' has no output '{name}'; it has {', '.join(known)}")
             collected[name] = np.empty(port.dims, _dtypes.NUMPY[port.code])
             asked.append((name, port.code, list(port.dims), collected[name].ctypes.data))
-        found = self._get_session().run(
-            entry, given, asked, [(name, float(value)) for name, value in (scalars or {}).items()]
-        )
+        numbers = _arguments.named(scalars or {}, "scalars", '{"lr": 1e-3}')
+        values = [(name, _arguments.number(value, f"the scalar '{name}'")) for name, value in numbers.items()]
+        found = self._get_session().run(entry, given, asked, values)
         if found:
             text, skipped = found
             if not skipped:
@@ -208,7 +221,7 @@ class Plan:
     def states(self) -> Dict[str, Tensor]:
         """Parameters and optimizer states that can be read: all but packed weights, which nothing changes.
         Takes a machine that can run the plan."""
-        return {p.name: p.tensor() for p in self._state_ports()}
+        return {p.name: p.tensor() for p in _states(self._get_session())}
 
     def state(self, name: str) -> np.ndarray:
         """A copy of a state, global, as `run` has left it.
@@ -216,17 +229,25 @@ class Plan:
         >>> training.state("up_proj.weight.exp_avg").shape
         (256, 64)
         """
-        for index, port in enumerate(self._state_ports()):
+        session = self._get_session()
+        for index, port in enumerate(_states(session)):
             if port.name == name:
                 array = np.empty(port.dims, _dtypes.NUMPY[port.code])
-                self._get_session().get_state(index, array.ctypes.data)
+                session.get_state(index, array.ctypes.data)
                 return array
         raise Error(f"the plan has no state '{name}' that can be read; Plan.states lists them")
 
     def close(self) -> None:
         """Give back the memory and the ranks' threads. A later run begins with the weights again."""
+        if self._process != os.getpid():
+            self._session = None  # a forked child has nothing to give back, and its lock may be held for ever
+            return
         with self._lock:
             self._session = None
+
+    def __reduce__(self) -> Any:
+        # The exception that pickle, copy and multiprocessing expect.
+        raise TypeError("a dshard.Plan cannot be pickled or copied; load its file again: dshard.load(plan.path)")
 
     def __enter__(self) -> "Plan":
         return self
@@ -246,17 +267,40 @@ class Plan:
             raise Error(f"the plan has no entry '{name}'; it has {', '.join(names)}")
         return name
 
-    def _get_session(self, load: bool = True) -> Any:
-        with self._lock:
-            if self._session is None:
-                session = _runtime.Session(self._path, *self._options)
-                if load:
-                    session.load()
-                self._session = session
-            return self._session
+    def _check_process(self) -> None:
+        if self._session is not None and self._process != os.getpid():
+            raise Error(
+                f"{self._path}: this Plan was loaded before the process forked, and its ranks' threads are not in "
+                "the child; load the file again there, or fork before the first run"
+            )
 
-    def _state_ports(self) -> Sequence[_Port]:
-        return [_Port(*p) for p in self._get_session().states()]
+    def _get_session(self, reload: bool = False) -> Any:
+        self._check_process()
+        with self._lock:
+            session = self._session
+            if session is not None and not reload:
+                return session
+            if session is None:
+                if _identity(self._path) not in (self._file, None):
+                    raise Error(f"{self._path}: is another plan than the one that was opened; load it again")
+                session = _runtime.Session(self._path, *self._options)
+            self._session = None  # if reading fails, the next run tries again
+            session.load()
+            self._session, self._process = session, os.getpid()
+            return session
+
+
+def _states(session: Any) -> Sequence[_Port]:
+    return [_Port(*p) for p in session.states()]
+
+
+def _identity(path: str) -> Optional[Tuple[int, ...]]:
+    """Changes when the file is written again; None if it is not there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _to_array(entry: str, name: str, value: Any, port: Optional[_Port]) -> Tuple[np.ndarray, int]:
@@ -265,26 +309,20 @@ def _to_array(entry: str, name: str, value: Any, port: Optional[_Port]) -> Tuple
         # The runtime says what there is.
         return np.zeros((), np.float32), 12
     where = f"input '{name}' of '{entry}'"
-    if isinstance(value, (np.ndarray, np.generic)):
-        array = np.asarray(value)
-    elif hasattr(value, "__dlpack__"):
-        try:
-            array = np.from_dlpack(value)
-        except (TypeError, ValueError, RuntimeError, BufferError) as error:
-            raise Error(f"{where}: numpy cannot take it through DLPack: {error}") from None
+    if isinstance(value, np.ma.MaskedArray):
+        raise Error(f"{where} is a masked array, and plans know no masks; give x.filled(VALUE)")
+    if isinstance(value, (list, tuple, bool, int, float)):
+        array = _arguments.numbers(value, where, _dtypes.NUMPY[port.code], port.code == _dtypes.BF16_CODE)
+    elif hasattr(value, "__dlpack__") and not isinstance(value, (np.ndarray, np.generic)):
+        array = _arguments.from_dlpack(value, where)
     else:
-        try:
-            array = np.asarray(value, _dtypes.NUMPY[port.code])
-        except (TypeError, ValueError, OverflowError) as error:
-            raise Error(f"{where}: {error}") from None
+        array = np.asarray(value)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     code = _dtypes.code_of(array.dtype, port.code)
     if code is None:
         raise Error(f"{where} has the type {array.dtype}, which plans do not have; this one takes {_dtypes.NUMPY[port.code]}")
-    if not array.flags.c_contiguous:
-        array = np.ascontiguousarray(array)
-    return array, code
+    return np.require(array, requirements=["C", "ALIGNED"]), code
 
 
 def load(
@@ -299,7 +337,7 @@ def load(
     Args:
       path: the .dsplan.
       weights: the folder of the weight files. None: the model's, as the plan records it.
-      random_weights: a seed: draw the weights instead of reading them (docs/RandomWeights.md).
+      random_weights: a seed, 0 or more: draw the weights instead of reading them (docs/RandomWeights.md).
       threads: worker threads per rank. 0: the environment's DSHARD_THREADS, else the cores' share.
 
     Returns:

@@ -1,7 +1,7 @@
 //===- Compiler.cpp - The module dshard._compiler -------------------------===//
 
 #include "dshard/CAPI/Compiler.h"
-#include "Error.h"
+#include "Calls.h"
 
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
@@ -20,13 +20,12 @@ static std::string compile(const std::string &model,
   std::vector<dshard_option_t> flags;
   for (const auto &[name, value] : options)
     flags.push_back({name.c_str(), value ? value->c_str() : nullptr});
-  char *messages = nullptr, *error;
-  {
-    nb::gil_scoped_release release;
+  char *messages = nullptr, *error = nullptr;
+  Calls::run([&] {
     error = dshard_compile(model.c_str(), flags.data(),
                            static_cast<uint32_t>(flags.size()), output.c_str(),
                            &messages);
-  }
+  });
   std::string said = take(messages);
   check(error);
   return said;
@@ -34,6 +33,7 @@ static std::string compile(const std::string &model,
 
 NB_MODULE(_compiler, module) {
   module.doc() = "The compiler's C library; use the package's functions.";
+  Calls::endWithPython();
   module.def("compile", &compile, nb::arg("model"), nb::arg("options"),
              nb::arg("output"));
 }

@@ -6,8 +6,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "dshard/CAPI/Runtime.h"
-#include "Error.h"
+#include "Calls.h"
 
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
@@ -48,11 +49,8 @@ public:
     return take(result);
   }
   void verify() {
-    char *error;
-    {
-      nb::gil_scoped_release release;
-      error = dshard_plan_verify(plan);
-    }
+    char *error = nullptr;
+    Calls::run([&] { error = dshard_plan_verify(plan); });
     check(error);
   }
   uint32_t ranks() { return dshard_plan_ranks(plan); }
@@ -87,6 +85,7 @@ private:
 };
 
 /// A handle is used by one thread at a time: the mutex, taken without the GIL.
+/// It belongs to the process that made it: a forked child has no ranks.
 class Session {
 public:
   Session(const std::string &path, const std::optional<std::string> &weights,
@@ -99,8 +98,9 @@ public:
     });
   }
   ~Session() {
-    nb::gil_scoped_release release;
-    dshard_session_destroy(session);
+    if (::getpid() != process)
+      return; // the threads to wait for are the parent's
+    Calls::run([&] { dshard_session_destroy(session); });
   }
   Session(const Session &) = delete;
 
@@ -150,12 +150,13 @@ public:
 
 private:
   template <typename Function> void call(Function &&function) {
-    char *error;
-    {
-      nb::gil_scoped_release release;
+    if (::getpid() != process)
+      raise("the session belongs to another process");
+    char *error = nullptr;
+    Calls::run([&] {
       std::lock_guard<std::mutex> lock(mutex);
       error = function();
-    }
+    });
     check(error);
   }
 
@@ -169,13 +170,39 @@ private:
     return result;
   }
 
+  const pid_t process = ::getpid();
   std::mutex mutex;
   dshard_session_t *session = nullptr;
 };
+
+/// A view of the bits of a bfloat16 tensor that has __dlpack__; None if it is
+/// of another type.
+nb::object bfloat16Bits(nb::ndarray<nb::ro, nb::device::cpu> tensor) {
+  if (tensor.dtype().code !=
+          static_cast<uint8_t>(nb::dlpack::dtype_code::Bfloat) ||
+      tensor.dtype().bits != 16 || tensor.dtype().lanes != 1)
+    return nb::none();
+  std::vector<size_t> shape;
+  std::vector<int64_t> strides;
+  for (size_t dim = 0; dim < tensor.ndim(); ++dim) {
+    shape.push_back(tensor.shape(dim));
+    strides.push_back(tensor.stride(dim));
+  }
+  auto *owner = new nb::ndarray<nb::ro, nb::device::cpu>(tensor);
+  nb::capsule keep(owner, [](void *kept) noexcept {
+    delete static_cast<nb::ndarray<nb::ro, nb::device::cpu> *>(kept);
+  });
+  return nb::cast(nb::ndarray<nb::numpy, const uint16_t>(
+      tensor.data(), shape.size(), shape.data(), keep, strides.data()));
+}
 } // namespace
 
 NB_MODULE(_runtime, module) {
   module.doc() = "The runtime's C library; use the package's Plan.";
+  // A daemon thread may hold a session when Python ends.
+  nb::set_leak_warnings(false);
+  Calls::endWithPython();
+  module.def("bfloat16_bits", &bfloat16Bits);
   nb::class_<Plan>(module, "Plan")
       .def(nb::init<const std::string &>())
       .def("print", &Plan::text<dshard_plan_print>)

@@ -1,8 +1,10 @@
 """The Python package: it computes what onnxruntime and dshard-run compute, and says what they say."""
 
+import copy
 import doctest
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -111,10 +113,101 @@ def test_arrays_of_any_layout(mlp):
         def __dlpack_device__(self):
             return x.__dlpack_device__()
 
-    for value in (np.asfortranarray(x), np.repeat(x, 2, 1)[:, ::2], x.astype(">f4"), x.tolist(), Exporter()):
+    unaligned = np.frombuffer(b"0" + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)
+    frozen = x.copy()
+    frozen.setflags(write=False)
+    values = [np.asfortranarray(x), np.repeat(x, 2, 1)[:, ::2], x[::-1][::-1], x.astype(">f4"), x.tolist(), Exporter()]
+    for value in values + [unaligned, frozen, memoryview(x)]:
         assert np.array_equal(mlp.run({"x": value})["y"], expected)
     assert np.array_equal(np.from_dlpack(expected), expected)
-    assert mlp.run({"x": x}, outputs=[]) == {}
+    ones = mlp.run({"x": np.ones((16, 64), np.float32)})["y"]
+    for value in (np.broadcast_to(np.float32(1), (16, 64)), [[1] * 64] * 16, [[True] * 64] * 16):
+        assert np.array_equal(mlp.run({"x": value})["y"], ones)
+
+
+def test_which_outputs_to_collect(mlp):
+    """None, a name, or several: a name that comes twice is one output."""
+    inputs = tools.mlp_inputs(16)
+    expected = mlp.run(inputs)
+    assert mlp.run(inputs, outputs=[]) == {}
+    for outputs in ("y", ["y"], ("y", "y"), iter("y")):
+        ours = mlp.run(inputs, outputs=outputs)
+        assert list(ours) == ["y"] and np.array_equal(ours["y"], expected["y"])
+
+
+@pytest.fixture(scope="session")
+def int8_model(tmp_path_factory):
+    """z = u of uint8, c = u cast to int64, h = v of bfloat16."""
+    from onnx import TensorProto, helper, save
+
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("Add", ["u", "u"], ["z"]),
+            helper.make_node("Cast", ["u"], ["c"], to=TensorProto.INT64),
+            helper.make_node("Neg", ["v"], ["h"]),
+        ],
+        "g",
+        [info("u", TensorProto.UINT8, [3]), info("v", TensorProto.BFLOAT16, [2, 2])],
+        [info("z", TensorProto.UINT8, [3]), info("c", TensorProto.INT64, [3]), info("h", TensorProto.BFLOAT16, [2, 2])],
+    )
+    path = tmp_path_factory.mktemp("small") / "small.onnx"
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def test_lists_hold_the_plans_numbers(dshard, int8_model):
+    """Lists take the input's type, but no number is changed by that."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    plan = dshard.compile(int8_model)
+    v = [[1.5, -2], [0, 1]]
+    ours = plan.run({"u": [1, 2, 100], "v": v})
+    assert ours["z"].tolist() == [2, 4, 200] and ours["c"].tolist() == [1, 2, 100]
+    assert ours["h"].dtype == ml_dtypes.bfloat16 and np.array_equal(ours["h"].astype(float), -np.array(v))
+    bits = np.array(v, ml_dtypes.bfloat16).view(np.uint16)
+    assert np.array_equal(plan.run({"u": np.array([1, 2, 100], np.uint8), "v": bits})["h"], ours["h"])
+    for u, message in (
+        ([1.7, 2, 3], "'u' of 'run' is a list of float64, the plan takes uint8"),
+        ([1, 2, 300], "'u' of 'run' holds 300, which is no uint8"),
+        ([-1, 2, 3], "'u' of 'run' holds -1"),
+        ([1, None, 3], "'u' of 'run' is a list of object"),
+        (["1", "2", "3"], "'u' of 'run' is a list of str"),
+        ([[1], [2, 3]], "'u' of 'run': "),
+    ):
+        with pytest.raises(dshard.Error, match=message) as error:
+            plan.run({"u": u, "v": v})
+        assert "\n" not in str(error.value)
+
+
+def test_bfloat16_through_dlpack(dshard, int8_model):
+    """A bfloat16 tensor of another library, which numpy's DLPack refuses: a view of its bits, strides too."""
+
+    class Exporter:
+        """Builds the capsule as other libraries do: numpy's of the bits, with another type code."""
+
+        def __init__(self, bits):
+            self.bits = bits
+
+        def __dlpack__(self, **arguments):
+            import ctypes
+
+            capsule = self.bits.__dlpack__()
+            pointer = ctypes.pythonapi.PyCapsule_GetPointer
+            pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+            # DLTensor: data (8), device (8), ndim (4), then the type's code.
+            ctypes.c_uint8.from_address(pointer(capsule, b"dltensor") + 20).value = 4
+            return capsule
+
+        def __dlpack_device__(self):
+            return self.bits.__dlpack_device__()
+
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    plan = dshard.compile(int8_model)
+    v = np.array([[1.5, -2], [0, 1]], ml_dtypes.bfloat16)
+    for bits in (v.view(np.uint16), np.asfortranarray(v).view(np.uint16), np.repeat(v, 2, 1).view(np.uint16)[:, ::2]):
+        assert np.array_equal(plan.run({"u": [1, 2, 3], "v": Exporter(bits)})["h"], -v)
+    with pytest.raises(dshard.Error, match="input 'u' is bf16, the plan takes u8"):
+        plan.run({"u": Exporter(v[0].view(np.uint16)), "v": v})
 
 
 def test_bfloat16(dshard, filled, tmp_path):
@@ -178,6 +271,19 @@ WRONG_RUNS = [
     ("good", {"entry": "train_step"}, "no entry 'train_step'; it has run"),
     ("good", {"outputs": ["z"]}, "no output 'z'; it has y"),
     ("good", {"scalars": {"lr": 1}}, "no scalar 'lr'"),
+    ("good", {"scalars": {"lr": "high"}}, "scalar 'lr': expected a number, got str 'high'"),
+    ("good", {"scalars": ["lr"]}, 'scalars: expected a mapping as {"lr": 1e-3}, got list'),
+    ("good", {"entry": 3}, "no entry '3'; it has run"),
+    ({"x": None}, {}, "has the type object"),
+    ({"x": np.float32(1)}, {}, r"has the shape \[\], the plan takes \[16, 64\]"),
+    ({"x": np.zeros((16, 64), "M8[s]")}, {}, r"type datetime64\[s\], which plans do not have"),
+    ({"x": np.ma.masked_array(np.zeros((16, 64), np.float32), True)}, {}, "masked array"),
+    ({"x": memoryview(np.zeros((16, 64)))}, {}, "input 'x' is f64, the plan takes f32"),
+    ({1: None}, {}, "inputs: expected names as in .*, got int 1"),
+    ({"x\0": None}, {}, r"inputs: 'x\\x00' is no name"),
+    ({"\udc80": None}, {}, "is no name"),
+    ([np.zeros((16, 64))], {}, "inputs: expected a mapping as .*, got list"),
+    (None, {}, "inputs: expected a mapping as .*, got None"),
 ]
 
 
@@ -220,6 +326,181 @@ def test_wrong_compilations(dshard, filled, tmp_path, options):
     assert done.status in (1, 2)
     said = done.lines()[0].removeprefix("dshard-opt: ").removeprefix("error: ").removesuffix("; see dshard-opt --help")
     assert str(error.value) == said
+
+
+WRONG_ARGUMENTS = [
+    ({"mesh": 2}, 'mesh: expected a mapping as {"tp": 2}, got int'),
+    ({"mesh": {"tp": 2.5}}, "mesh axis 'tp' has size '2.5'"),
+    ({"dims": [("batch", 16)]}, 'dims: expected a mapping as {"batch": 2}, got list'),
+    ({"dims": {"batch": 1.5}}, "--dim batch=1.5"),
+    ({"model": None}, "the model's path: expected a path, got None"),
+    ({"model": "a\0b"}, "holds a zero byte"),
+    ({"output": 3}, "output: expected a path, got int"),
+    ({"weights": 3}, "weights: expected a path, got int"),
+    ({"tp_plan": ["a"]}, "tp_plan: expected a path, got list"),
+    ({"train": {"logits": object()}}, "train: object is nothing that JSON has"),
+    ({"train": {"clip_norm": float("nan")}}, "train: .* not JSON compliant"),
+    ({"train": {"logitz": "y"}}, "--train: train.json: unknown key 'logitz'"),
+    ({"random_weights": -1}, "random_weights is -1, it must be in 0..18446744073709551615"),
+    ({"random_weights": "a"}, "random_weights: expected a whole number, got str 'a'"),
+    ({"random_weights": True}, "random_weights: expected a whole number, got bool True"),
+    ({"random_weights": 1, "weights": "x"}, "weights and random_weights are both given"),
+    ({"threads": -1}, "threads is -1, it must be in 0..4294967295"),
+    ({"threads": 1.5}, "threads: expected a whole number, got float 1.5"),
+    ({"sequence_parallel": "no"}, "--sequence-parallel=no: takes no value"),
+]
+
+
+@pytest.mark.parametrize("arguments,message", WRONG_ARGUMENTS, ids=lambda value: str(value)[:40])
+def test_wrong_arguments(dshard, filled, tmp_path, arguments, message):
+    """What is not even of the right kind: the package's one exception, one line."""
+    arguments = {"model": filled("mlp"), "dims": {"batch": 16}, "output": tmp_path / "mlp.dsplan", **arguments}
+    with pytest.raises(dshard.Error, match=message) as error:
+        dshard.compile(**arguments)
+    assert "\n" not in str(error.value) and "/tmp/dshard-" not in str(error.value)
+
+
+def test_numbers_of_numpy_configure(dshard, filled):
+    """Sizes and configurations that come out of computations."""
+    train = dict(TRAIN, clip_norm=np.float32(1), outputs=np.array(["loss"]))
+    plan = dshard.compile(
+        filled("mlp"), {"tp": np.int64(2)}, {"batch": np.int32(16)}, tp_plan=MLP_PLAN, train=train, random_weights=np.uint8(3)
+    )
+    assert plan.ranks == 2 and list(plan.entries["train_step"].outputs) == ["loss"]
+
+
+def test_weights_that_come_later(dshard, filled, tmp_path):
+    """A load that failed is tried again by the next run."""
+    plan = dshard.compile(tools.MODELS / "mlp.onnx", dims={"batch": 16}, weights=tmp_path)
+    inputs = tools.mlp_inputs(16)
+    for call in (plan.load_weights, lambda: plan.run(inputs), lambda: plan.states):
+        with pytest.raises(dshard.Error, match="'mlp.onnx.data' is missing"):
+            call()
+    shutil.copy(filled("mlp").with_suffix(".onnx.data"), tmp_path)
+    plan.load_weights()
+    check(plan.run(inputs)["y"], tools.onnxruntime_outputs(filled("mlp"), inputs)["y"])
+
+
+def test_paths_are_those_of_the_call(dshard, filled, tmp_path, monkeypatch):
+    """Relative paths, then another working directory; a plan that was written again is not mixed with the old one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(filled("mlp").with_suffix(".onnx.data"), tmp_path)
+    inputs = tools.mlp_inputs(16)
+    dshard.compile(filled("mlp"), dims={"batch": 16}, output="mlp.dsplan")
+    plan, other = (dshard.load("mlp.dsplan", weights=".") for _ in range(2))
+    assert plan.path == str(tmp_path / "mlp.dsplan")
+    monkeypatch.chdir("elsewhere")
+    assert plan.run(inputs)["y"].shape == (16, 64)
+    newer = dshard.compile(filled("mlp"), dims={"batch": 8}, output=plan.path)
+    with pytest.raises(dshard.Error, match="mlp.dsplan: is another plan than the one that was opened; load it again"):
+        other.run(inputs)
+    assert newer.run({"x": inputs["x"][:8]})["y"].shape == (8, 64)
+    assert plan.run(inputs)["y"].shape == (16, 64)  # it had been loaded
+
+
+def test_neither_pickled_nor_copied(dshard, mlp):
+    for copier in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match=r"cannot be pickled or copied; load its file again: dshard.load\(plan.path\)"):
+            copier(mlp)
+
+
+def script(dshard, code, *arguments, **options):
+    """A program of its own that has `dshard`, `np` and `sys.argv[2:]`."""
+    start = "import sys; sys.path.insert(0, sys.argv[1]); import dshard, numpy as np, os, signal, threading, time\n"
+    site = os.path.dirname(os.path.dirname(dshard.__file__))
+    command = [sys.executable, "-c", start + code, site, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+
+
+def test_a_forked_child_is_told(dshard, filled):
+    """The ranks' threads stay in the parent: a run in the child is an error, not a wait for ever; the parent goes on,
+    and its temporary plan stays. The child may load the plan again."""
+    code = """
+plan = dshard.compile(sys.argv[2], dims={"batch": 16})
+x = np.ones((16, 64), np.float32)
+y = plan.run({"x": x})["y"]
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    try:
+        plan.run({"x": x})
+    except dshard.Error as error:
+        print(error)
+    with dshard.load(plan.path, weights=os.path.dirname(sys.argv[2])) as again:
+        print(np.array_equal(again.run({"x": x})["y"], y))
+    plan.close()
+    sys.exit(0)
+print("child", os.waitpid(child, 0)[1])
+plan.close()
+print(np.array_equal(plan.run({"x": x})["y"], y))
+"""
+    done = script(dshard, code, filled("mlp"))
+    lines = done.stdout.splitlines()
+    assert "was loaded before the process forked" in lines[0], done.stderr
+    assert lines[1:] == ["True", "child 0", "True"] and done.stderr == ""
+
+
+def test_interrupts_and_the_end(dshard, filled):
+    """Ctrl-C is heard when the run is over, and the plan can be used on; Python ends quietly while a thread runs it."""
+    code = """
+plan = dshard.compile(sys.argv[2], dims={"batch": 2, "seq": 64})
+ids = np.zeros((2, 64), np.int64)
+inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+plan.run(inputs)
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    while True:
+        plan.run(inputs)
+except KeyboardInterrupt:
+    print("interrupted")
+print(plan.run(inputs)["logits"].shape)
+def run():
+    while True:
+        plan.run(inputs)
+threading.Thread(target=run, daemon=True).start()
+time.sleep(0.1)
+"""
+    done = script(dshard, code, filled("llama-small"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n(2, 64, 256)\n", "")
+
+
+def test_plans_at_once(dshard, filled):
+    """Threads that compile, run and close plans of their own, and one that is closed while it runs."""
+    inputs = tools.mlp_inputs(16)
+    shared = dshard.compile(filled("mlp"), {"tp": 2}, {"batch": 16}, tp_plan=MLP_PLAN)
+    expected = shared.run(inputs)["y"]
+    wrong = []
+
+    def work(which):
+        for _ in range(3):
+            with dshard.compile(filled("mlp"), {"tp": 2}, {"batch": 16}, tp_plan=MLP_PLAN) as plan:
+                for _ in range(5):
+                    for each in (plan, shared):
+                        if not np.array_equal(each.run(inputs)["y"], expected):
+                            wrong.append(which)
+            shared.close()
+
+    threads = [threading.Thread(target=work, args=(which,)) for which in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_types_are_told(dshard):
+    """The package is typed: py.typed is installed, and every public function says its types and has a text."""
+    folder = os.path.dirname(dshard.__file__)
+    assert os.path.exists(os.path.join(folder, "py.typed"))
+    functions = [dshard.compile, dshard.load]
+    functions += [f for name, f in vars(dshard.Plan).items() if not name.startswith("_") and callable(f)]
+    functions += [p.fget for p in vars(dshard.Plan).values() if isinstance(p, property)]
+    assert len(functions) > 15
+    for function in functions:
+        assert "return" in function.__annotations__ and function.__doc__, function
+    for name in dshard.__all__:
+        assert getattr(dshard, name).__doc__, name
 
 
 def test_unknown_options_and_files(dshard, filled, tmp_path):
