@@ -1,5 +1,6 @@
 """The checks of scripts/ turn red on what they are there for."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,95 @@ def test_runtime_size_refuses_a_library(tmp_path):
     subprocess.run(command, check=True)
     done = check("check-runtime-size", tmp_path)
     assert done.returncode == 1 and "LLVM" in done.stdout
+
+
+def test_runtime_size_refuses_a_gpu_library(tmp_path):
+    """Everything that is built opens CUDA's libraries at run time; the runtime's library is held to what dshard-run is."""
+    for folder in ("bin", "lib"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "main.cpp").write_text("int main() {}\n")
+    compiler = ["clang++-22", str(tmp_path / "main.cpp")]
+    subprocess.run([*compiler, "-o", str(tmp_path / "bin" / "dshard-run")], check=True)
+    stub = tmp_path / "libcublasLt.so.13"
+    subprocess.run([*compiler, "-shared", "-fPIC", f"-Wl,-soname,{stub.name}", "-o", str(stub)], check=True)
+    runtime, plan_tool = tmp_path / "lib" / "libdshard-runtime.so", tmp_path / "bin" / "dshard-plan"
+    llvm = ["-L/usr/lib/llvm-22/lib", "-lLLVM-22"]
+    for path, flags, refused in (
+        (runtime, [], ""),
+        (runtime, llvm, "libLLVM"),
+        (runtime, [str(stub)], "libcublasLt"),
+        (plan_tool, llvm, ""),
+        (plan_tool, [str(stub)], "libcublasLt"),
+    ):
+        shared = ["-shared", "-fPIC"] if path is runtime else []
+        subprocess.run([*compiler, "-Wl,--no-as-needed", *shared, *flags, "-o", str(path)], check=True)
+        done = check("check-runtime-size", tmp_path)
+        assert done.returncode == bool(refused), done.stdout
+        assert refused in done.stdout and (not refused or path.name in done.stdout)
+        path.unlink()
+
+
+def test_every_pass_is_tried():
+    """Random programs go through each pass, and each leaves declarations alone; the exceptions say why."""
+    flags = set()
+    for path in (tools.ROOT / "include").rglob("Passes.td"):
+        flags |= set(re.findall(r'^def \w+ : \w+<"(dshard-[\w-]+)"', path.read_text(), re.MULTILINE))
+    assert len(flags) > 25
+    not_random = {
+        "dshard-print-sharding-rules": "changes nothing",
+        "dshard-fold-constants": "rounds",
+        "dshard-tensor-parallel": "needs a table of modules; the programs draw shardings themselves",
+        "dshard-sequence-parallel": "the same",
+        "dshard-context-parallel": "the same",
+        "dshard-data-parallel": "the same",
+        "dshard-verify-rows": "refuses most programs",
+        "dshard-differentiate": "test/random draws training steps of its own",
+        "dshard-build-train-step": "the same",
+        "dshard-verify-train": "the same",
+        "dshard-convert-to-plan": "test/Conversion/random-plans.test compiles programs to the end",
+    }
+    not_declarations = {"dshard-print-sharding-rules", "dshard-tensor-parallel", "dshard-sequence-parallel", "dshard-verify-rows"}
+    not_declarations |= {"dshard-build-train-step", "dshard-convert-to-plan"}
+    for path, exceptions in (("test/random/checker.py", not_random), ("test/Transforms/declarations.mlir", not_declarations)):
+        listed = set(re.findall(r"--(dshard-[\w-]+)", (tools.ROOT / path).read_text()))
+        missing = flags - listed - set(exceptions)
+        assert not missing, f"{path}: add {', '.join(sorted(missing))}"
+        assert not set(exceptions) & listed - {"dshard-fold-constants"}, "no exception any more"
+
+
+def test_generated_docs_refuse_drift(tmp_path):
+    """An op's and a pass's text that changed, a page that was edited, and one of a folder that is gone; then the cure."""
+    for folder in ("include", "docs/dialect", "docs/passes"):
+        shutil.copytree(tools.ROOT / folder, tmp_path / folder)
+    (tmp_path / "scripts").mkdir()
+    script = shutil.copy(SCRIPTS / "generate-docs", tmp_path / "scripts")
+
+    def run(*arguments):
+        return subprocess.run([script, *arguments], capture_output=True, text=True)
+
+    def edit(path, old, new):
+        text = (tmp_path / path).read_text()
+        assert text.count(old) == 1, f"{path}: mend this test"
+        (tmp_path / path).write_text(text.replace(old, new))
+
+    assert run().returncode == 0 and run("--check").returncode == 0
+    edit("include/dshard/Dialect/DShard/IR/ElementwiseOps.td", 'summary = "round down"', 'summary = "round up"')
+    edit("include/dshard/Transforms/Graph/Passes.td", '"dshard-raise-swiglu"', '"dshard-raise-gate"')
+    page = tmp_path / "docs" / "dialect" / "plan.md"
+    page.write_text(page.read_text() + "\nmore\n")
+    (tmp_path / "docs" / "passes" / "Old.md").write_text("# Passes: Old\n")
+
+    done = run("--check")
+    assert done.returncode == 1
+    assert set(done.stdout.splitlines()) == {
+        "docs/dialect/dshard.md differs from its .td",
+        "docs/dialect/plan.md differs from its .td",
+        "docs/passes/Graph.md differs from its .td",
+        "docs/passes/Old.md has no .td",
+        "generated docs: stale; cure: scripts/generate-docs",
+    }
+    assert run().returncode == 0 and run("--check").returncode == 0
+    assert "_Round up_" in (tmp_path / "docs" / "dialect" / "dshard.md").read_text()
 
 
 def test_bad_arguments_of_the_scripts():
