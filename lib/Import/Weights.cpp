@@ -1,10 +1,9 @@
 //===- Weights.cpp - Tensors of the file: constants and weights -----------===//
 
 #include "Weights.h"
-#include "dshard/Plan/Format.h"
+#include "dshard/Plan/WeightIdentity.h"
 #include "dshard/Support/Text.h"
 #include "llvm/ADT/STLExtras.h"
-#include "llvm/ADT/ScopeExit.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/CheckedArithmetic.h"
 #include "llvm/Support/FileSystem.h"
@@ -115,6 +114,12 @@ uint64_t mlir::dshard::onnx::fanInOf(llvm::ArrayRef<int64_t> dims,
         [&](const pb::AttributeProto &a) { return a.name() == flag && a.i(); });
     return transposed == (reader.position == 1) ? dims[1] : dims[0];
   }
+  if (op == "Conv" && reader.position == 1) {
+    uint64_t product = 1; // of what makeTensorType has bounded
+    for (int64_t size : dims.drop_front())
+      product *= size;
+    return product;
+  }
   return dims.back();
 }
 
@@ -209,15 +214,14 @@ Result<WeightAttr> TensorReader::makeWeight(const Range &range,
   uint64_t identity = 0;
   if (range.present && range.length > 0) {
     std::string path = file.folder + "/" + range.location;
-    int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (descriptor < 0)
-      return Status::error(path + ": cannot open: " + std::strerror(errno));
-    auto close = llvm::make_scope_exit([&] { ::close(descriptor); });
-    auto mapped = ::dshard::MappedFile::mapRange(descriptor, range.offset,
-                                                 range.length, path);
-    if (!mapped)
-      return mapped.status();
-    identity = ::dshard::plan::weightIdentity(mapped->data(), mapped->size());
+    auto data = ::dshard::InputFile::open(path);
+    if (!data)
+      return data.status();
+    Result<uint64_t> read =
+        ::dshard::plan::weightIdentity(*data, range.offset, range.length);
+    if (!read)
+      return read.status();
+    identity = *read;
   }
   return WeightAttr::get(context, StringAttr::get(context, name),
                          StringAttr::get(context, range.location), range.offset,

@@ -1,4 +1,5 @@
 #include "dshard/Plan/Format.h"
+#include "dshard/Plan/WeightIdentity.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -6,6 +7,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdio>
+#include <fcntl.h>
 
 namespace dshard::plan {
 
@@ -42,21 +44,42 @@ Hash128 computeChecksum(const void *file, uint64_t size) {
   return {hash.low64, hash.high64};
 }
 
-uint64_t weightIdentity(const void *data, uint64_t size) {
-  constexpr uint64_t piece = 64 * 1024;
-  const char *bytes = static_cast<const char *>(data);
+/// What the identity covers at each end of a range.
+static constexpr uint64_t identityPiece = 64 * 1024;
+
+/// `head` and `tail` are the range's ends, or the whole range and nothing.
+static uint64_t hashIdentity(uint64_t size, const char *head, uint64_t headSize,
+                             const char *tail, uint64_t tailSize) {
   XXH3_state_t *state = XXH3_createState();
   XXH3_64bits_reset(state);
   XXH3_64bits_update(state, &size, sizeof(size));
-  if (size <= 2 * piece) {
-    XXH3_64bits_update(state, bytes, size);
-  } else {
-    XXH3_64bits_update(state, bytes, piece);
-    XXH3_64bits_update(state, bytes + size - piece, piece);
-  }
+  XXH3_64bits_update(state, head, headSize);
+  XXH3_64bits_update(state, tail, tailSize);
   uint64_t hash = XXH3_64bits_digest(state);
   XXH3_freeState(state);
   return hash;
+}
+
+uint64_t weightIdentity(const void *data, uint64_t size) {
+  const char *bytes = static_cast<const char *>(data);
+  if (size <= 2 * identityPiece)
+    return hashIdentity(size, bytes, size, bytes, 0);
+  return hashIdentity(size, bytes, identityPiece, bytes + size - identityPiece,
+                      identityPiece);
+}
+
+Result<uint64_t> weightIdentity(const InputFile &file, uint64_t offset,
+                                uint64_t size) {
+  uint64_t head = size <= 2 * identityPiece ? size : identityPiece;
+  uint64_t tail = size <= 2 * identityPiece ? 0 : identityPiece;
+  std::vector<char> bytes(head + tail);
+  posix_fadvise(file.descriptor(), 0, 0, POSIX_FADV_RANDOM);
+  if (Status s = file.readAt(bytes.data(), head, offset); !s)
+    return s;
+  if (Status s = file.readAt(bytes.data() + head, tail, offset + size - tail);
+      !s)
+    return s;
+  return hashIdentity(size, bytes.data(), head, bytes.data() + head, tail);
 }
 
 Hash128 weightHash(const void *data, uint64_t size) {

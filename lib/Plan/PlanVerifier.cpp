@@ -32,13 +32,18 @@ std::vector<int64_t> VerifyContext::table(uint32_t index) const {
   return std::vector<int64_t>(values.begin(), values.end());
 }
 
-std::vector<uint32_t>
+const std::vector<uint32_t> &
 VerifyContext::representatives(const std::set<uint32_t> &tables,
                                bool byStage) const {
   int pp = byStage ? topology.findAxis("pp") : -1;
-  if (tables.empty() && pp < 0)
-    return {0};
-  std::vector<uint32_t> result;
+  auto [known, isNew] = knownRepresentatives.try_emplace({tables, byStage});
+  std::vector<uint32_t> &result = known->second;
+  if (!isNew)
+    return result;
+  if (tables.empty() && pp < 0) {
+    result.push_back(0);
+    return result;
+  }
   std::set<std::vector<int64_t>> seen;
   for (uint32_t rank = 0; rank < topology.rankCount(); ++rank) {
     std::vector<int64_t> key;
@@ -59,6 +64,12 @@ int64_t VerifyContext::elements(uint32_t program, uint32_t buffer) const {
   for (uint32_t i = 0; i < item.dims_count(); ++i)
     count *= dims.Get(item.dims_begin() + i);
   return count;
+}
+
+bool isFileOrigin(const InstructionInfo &info, const InstructionLayout &layout,
+                  size_t value) {
+  return info.kind == InstructionKind::LOAD_SLICE &&
+         value < layout.valueBegin[info.findValue("sizes")];
 }
 
 //===----------------------------------------------------------------------===//

@@ -43,12 +43,22 @@ struct VerifyContext {
 
   /// One rank of each set of ranks that these tables, and with `byStage` their
   /// pp coordinates, cannot tell apart.
-  std::vector<uint32_t> representatives(const std::set<uint32_t> &tables,
-                                        bool byStage = false) const;
+  const std::vector<uint32_t> &representatives(const std::set<uint32_t> &tables,
+                                               bool byStage = false) const;
 
   /// Elements by the buffer's dims.
   int64_t elements(uint32_t program, uint32_t buffer) const;
+
+private:
+  /// Found once per set of tables: looking at every rank takes time.
+  mutable std::map<std::pair<std::set<uint32_t>, bool>, std::vector<uint32_t>>
+      knownRepresentatives;
 };
+
+/// The value says where in its file a load_slice begins. That differs between
+/// all ranks, and neither sizes nor memory depend on it.
+bool isFileOrigin(const InstructionInfo &info, const InstructionLayout &layout,
+                  size_t value);
 
 /// An instruction with its names resolved, for one rank.
 class InstructionView {

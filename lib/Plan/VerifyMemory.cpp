@@ -539,11 +539,7 @@ static std::set<uint32_t> decidingTables(const ProgramView &view) {
       layout = *InstructionLayout::get(info, values.data, values.size(),
                                        item.uses_count());
     for (size_t v = 0; v < values.size(); ++v) {
-      // Where in the file a slice begins does not matter to memory, and differs
-      // between all ranks.
-      if (isLoad && (v < layout.valueBegin[info.findValue("sizes")]))
-        continue;
-      if (!info.isCollective())
+      if (!info.isCollective() && !(isLoad && isFileOrigin(info, layout, v)))
         add(values[v]);
     }
   }

@@ -365,10 +365,12 @@ Status verifySizes(const VerifyContext &context) {
     for (uint32_t i = 0; i < view.instructions.size(); ++i) {
       if (findInstruction(view.instructions[i].kind())->isControl())
         continue;
+      InstructionView op(context, p, i, 0);
       std::set<uint32_t> tables;
-      for (const Value &value : view.valuesOf(view.instructions[i]))
-        if (value.kind() == ValueKind::table)
-          tables.insert(static_cast<uint32_t>(value.value()));
+      for (size_t v = 0; v < op.values.size(); ++v)
+        if (op.values[v].kind() == ValueKind::table &&
+            !isFileOrigin(op.info, op.layout, v))
+          tables.insert(static_cast<uint32_t>(op.values[v].value()));
       for (uint32_t rank : context.representatives(tables))
         if (Status s = SizeCheck(context, p, i, rank).run(); !s)
           return s;

@@ -215,10 +215,8 @@ LogicalResult Converter::convertLocalSlice(LocalSliceOp op) {
   SmallVector<Attribute> values = {literal(to.getRank())};
   for (int64_t size : to.getShape())
     values.push_back(literal(size));
-  values.push_back(plan.rankValue([&](int64_t rank) {
-    return plan.getMesh().getIndexIn(rank, axes) * to.getDimSize(dim) *
-           inStrides[dim];
-  }));
+  values.push_back(
+      plan.shardBegin(axes, to.getDimSize(dim) * inStrides[dim], 0));
   for (int64_t stride : inStrides)
     values.push_back(literal(stride));
   values.push_back(literal(0));

@@ -100,6 +100,20 @@ Attribute PlanContext::rankValue(function_ref<int64_t(int64_t)> value) {
   return plan::TableRefAttr::get(b.getContext(), addTable(relevant, table));
 }
 
+Attribute PlanContext::shardBegin(ArrayRef<AxisRefAttr> axes, int64_t extent,
+                                  int64_t at) {
+  if (axes.empty())
+    return literal(at);
+  SmallVector<Attribute> list(axes.begin(), axes.end());
+  Attribute &known =
+      shardBegins[{b.getArrayAttr(list).getAsOpaquePointer(), extent, at}];
+  if (!known)
+    known = rankValue([&](int64_t rank) {
+      return mesh.getIndexIn(rank, axes) * extent + at;
+    });
+  return known;
+}
+
 int64_t PlanContext::addSource(WeightAttr weight) {
   auto [it, isNew] = sources.try_emplace(weight, sources.size());
   if (!isNew)

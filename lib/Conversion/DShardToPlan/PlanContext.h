@@ -50,6 +50,9 @@ public:
   /// A number that may depend on the rank: a literal when it does not, else an
   /// entry of a table over just the axes that matter.
   Attribute rankValue(function_ref<int64_t(int64_t rank)> value);
+  /// Where the rank's shard of `extent` elements begins, plus `at`: most
+  /// weights ask the same as another.
+  Attribute shardBegin(ArrayRef<AxisRefAttr> axes, int64_t extent, int64_t at);
   Attribute literal(int64_t value) { return b.getI64IntegerAttr(value); }
   Attribute real(double value) { return b.getF64FloatAttr(value); }
   /// Index of the weight's source; its file is added too.
@@ -74,6 +77,7 @@ private:
   DenseMap<Attribute, int64_t> groups, files, sources, scalars;
   std::map<std::pair<std::vector<int64_t>, std::vector<int64_t>>, int64_t>
       tables;
+  std::map<std::tuple<const void *, int64_t, int64_t>, Attribute> shardBegins;
   int64_t states = 0;
   std::map<int64_t, int64_t> stateEnds; ///< by stage
 };

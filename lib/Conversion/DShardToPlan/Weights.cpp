@@ -282,11 +282,7 @@ LogicalResult Weights::buildOne(OpBuilder &builder, const WeightState &state) {
       ArrayRef<AxisRefAttr> axes;
       if (sharding)
         axes = sharding.getDims()[to].getAxes();
-      values.push_back(plan.rankValue([&](int64_t r) {
-        return (axes.empty() ? 0 : plan.getMesh().getIndexIn(r, axes)) *
-                   extent +
-               at[to];
-      }));
+      values.push_back(plan.shardBegin(axes, extent, at[to]));
     }
     for (int64_t d = 0; d < rank; ++d)
       values.push_back(plan.literal(sizes[localDim[d]]));

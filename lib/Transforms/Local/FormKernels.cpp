@@ -8,6 +8,7 @@
 #include "mlir/Analysis/TopologicalSortUtils.h"
 #include "mlir/IR/IRMapping.h"
 #include "llvm/ADT/SetVector.h"
+#include <climits>
 
 namespace mlir::dshard {
 #define GEN_PASS_DEF_FORMKERNELSPASS
@@ -159,10 +160,13 @@ private:
   double readsPerElement(Operation *user, OpOperand &use);
   bool mayMerge(Operation *op, int a, int b);
   bool reaches(Operation *from, int group);
+  int horizonOf(int group) const;
   bool isMember(Operation *op) const { return groupOf.count(op); }
 
   Block &block;
+  DenseMap<Operation *, int> position; // in the block
   std::vector<Group> groups;
+  std::vector<std::pair<int, int>> spans; // first, last position of each group
   DenseMap<Operation *, int> groupOf;
   /// How often each element of a member is computed; whether it is indexed by
   /// the same row as the results, so that what it folds is folded once per row.
@@ -231,12 +235,28 @@ double Clusters::readsPerElement(Operation *user, OpOperand &use) {
   return ratio;
 }
 
+/// No op behind this position reaches the group: values go forward, and no
+/// group that they may jump back in lies on both sides.
+int Clusters::horizonOf(int group) const {
+  int horizon = spans[group].second;
+  for (bool grows = true; grows;) {
+    grows = false;
+    for (auto [first, last] : llvm::reverse(spans))
+      if (first <= horizon && last > horizon) {
+        horizon = last;
+        grows = true;
+      }
+  }
+  return horizon;
+}
+
 bool Clusters::reaches(Operation *from, int group) {
+  int horizon = horizonOf(group);
   SmallVector<Operation *> work = {from};
   llvm::SmallPtrSet<Operation *, 32> seen;
   while (!work.empty()) {
     Operation *op = block.findAncestorOpInBlock(*work.pop_back_val());
-    if (!op || !seen.insert(op).second)
+    if (!op || position.lookup(op) > horizon || !seen.insert(op).second)
       continue;
     auto it = groupOf.find(op);
     if (it != groupOf.end()) {
@@ -351,6 +371,9 @@ void Clusters::place(Operation *op) {
       groupOf[member] = kept;
     }
     groups[dropped].ops.clear();
+    spans[kept] = {std::min(spans[kept].first, spans[dropped].first),
+                   std::max(spans[kept].second, spans[dropped].second)};
+    spans[dropped] = {INT_MAX, -1};
     candidates.remove(dropped);
   }
   bool isOutput = outside || candidates.size() != 1;
@@ -359,6 +382,7 @@ void Clusters::place(Operation *op) {
   for (int candidate : candidates)
     if (mayJoin(op, candidate, isOutput, accesses, aligned)) {
       groups[candidate].ops.push_back(op);
+      spans[candidate].first = position[op];
       groupOf[op] = candidate;
       accessesOf[op] = accesses;
       alignedOf[op] = aligned;
@@ -368,9 +392,12 @@ void Clusters::place(Operation *op) {
   accessesOf[op] = 1;
   alignedOf[op] = true;
   groups.push_back({{op}, typeOf(op->getResult(0))});
+  spans.push_back({position[op], position[op]});
 }
 
 LogicalResult Clusters::run() {
+  for (auto [index, op] : llvm::enumerate(block))
+    position[&op] = static_cast<int>(index);
   for (Operation &op : llvm::reverse(block)) {
     if (op.hasTrait<OpTrait::IsTerminator>() || isa<ConstantOp>(op))
       continue;

@@ -1,6 +1,7 @@
 //===- Schedule.cpp - Order a local program, least memory first -----------===//
 
 #include "dshard/Transforms/Local/Passes.h"
+#include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/SetVector.h"
 
 namespace mlir::dshard {
@@ -29,9 +30,10 @@ public:
   void run();
 
 private:
+  using Reads = SmallVector<std::pair<Value, int>, 4>;
   int64_t growth(Operation *op) const;
   /// Roots that `op` or its region reads, with how often.
-  static llvm::SmallDenseMap<Value, int> readsOf(Operation *op);
+  static Reads readsOf(Operation *op);
   /// Values of an aliasing chain (reshapes) share the bytes of their root.
   static Value rootOf(Value value) {
     while (auto reshape = value.getDefiningOp<ReshapeOp>())
@@ -43,21 +45,22 @@ private:
 
   Block &block;
   DenseMap<Operation *, SmallVector<Operation *>> after; // of orderStates
+  DenseMap<Operation *, Reads> reads; // of each op: asked for at every step
   DenseMap<Operation *, int> position;
   DenseMap<Operation *, int> waiting; // producers not yet placed
   DenseMap<Value, int> remaining;     // readers of a root not yet placed
 };
 } // namespace
 
-llvm::SmallDenseMap<Value, int> Scheduler::readsOf(Operation *op) {
-  llvm::SmallDenseMap<Value, int> reads;
+Scheduler::Reads Scheduler::readsOf(Operation *op) {
+  llvm::SmallMapVector<Value, int, 4> reads;
   op->walk([&](Operation *inner) {
     for (Value operand : inner->getOperands())
       if (inner == op ||
           !op->isAncestor(operand.getParentBlock()->getParentOp()))
         ++reads[rootOf(operand)];
   });
-  return reads;
+  return Reads(reads.begin(), reads.end());
 }
 
 int64_t Scheduler::growth(Operation *op) const {
@@ -65,7 +68,7 @@ int64_t Scheduler::growth(Operation *op) const {
   if (!isa<ReshapeOp>(op))
     for (Value result : op->getResults())
       bytes += bytesOf(result);
-  for (auto [root, count] : readsOf(op)) {
+  for (auto [root, count] : reads.find(op)->second) {
     auto it = remaining.find(root);
     if (root.getDefiningOp() && it != remaining.end() && it->second == count)
       bytes -= bytesOf(root);
@@ -79,22 +82,24 @@ void Scheduler::orderStates() {
   auto function = dyn_cast<func::FuncOp>(block.getParentOp());
   if (!function)
     return;
+  DenseMap<Attribute, SmallVector<BlockArgument, 1>> arguments;
+  for (BlockArgument argument : block.getArguments())
+    if (Attribute name =
+            function.getArgAttr(argument.getArgNumber(), stateAttrName))
+      arguments[name].push_back(argument);
   for (OpOperand &result : block.getTerminator()->getOpOperands()) {
     auto name = function.getResultAttrOfType<StringAttr>(
         result.getOperandNumber(), stateAttrName);
     Operation *producer = result.get().getDefiningOp();
     if (!name || !producer)
       continue;
-    for (BlockArgument argument : block.getArguments()) {
-      if (function.getArgAttr(argument.getArgNumber(), stateAttrName) != name)
-        continue;
+    for (BlockArgument argument : arguments.lookup(name))
       for (Operation *user : argument.getUsers()) {
         Operation *reader = block.findAncestorOpInBlock(*user);
         if (position.count(reader) && position.count(producer) &&
             position[reader] < position[producer])
           after[producer].push_back(reader);
       }
-    }
   }
 }
 
@@ -128,10 +133,11 @@ void Scheduler::run() {
       previous = op;
     }
     waiting[op] = producers.size();
+    reads[op] = readsOf(op);
     for (Operation *producer : producers)
       successors[producer].push_back(op);
     if (!isa<ReshapeOp>(op))
-      for (auto [root, count] : readsOf(op))
+      for (auto [root, count] : reads[op])
         remaining[root] += count;
   }
   for (Value operand : block.getTerminator()->getOperands())
@@ -155,7 +161,7 @@ void Scheduler::run() {
     ready.erase(best);
     op->moveBefore(terminator);
     if (!isa<ReshapeOp>(op))
-      for (auto [root, count] : readsOf(op))
+      for (auto [root, count] : reads[op])
         remaining[root] -= count;
     for (Operation *successor : successors[op])
       if (--waiting[successor] == 0)
