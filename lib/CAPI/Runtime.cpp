@@ -199,6 +199,11 @@ char *dshard_session_set_scalar(dshard_session_t *session, const char *name,
   return toError(session->session->setScalar(name, value));
 }
 
+char *dshard_session_bind(dshard_session_t *session, const char *entry,
+                          const char *name, void *data) {
+  return toError(session->session->bind(entry, name, data));
+}
+
 char *dshard_session_run(dshard_session_t *session, const char *entry,
                          const dshard_tensor_t *inputs, uint32_t input_count,
                          const dshard_tensor_t *outputs,

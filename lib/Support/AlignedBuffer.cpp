@@ -45,6 +45,8 @@ Result<AlignedBuffer> AlignedBuffer::allocate(uint64_t size, const char *what) {
 }
 
 void AlignedBuffer::touch() {
+  if (bytes)
+    (void)madvise(bytes, mappedSize, MADV_HUGEPAGE);
   for (uint64_t offset = 0; offset < byteCount; offset += pageSize) {
     volatile uint8_t *byte = bytes + offset;
     *byte = *byte;

@@ -37,17 +37,25 @@ static void refused(char *error, const char *part) {
 
 enum { rows = 16, columns = 64 };
 
-static void run(const char *path, float *result) {
+/* With copies, or in the caller's memory. */
+static void run(const char *path, float *result, int bound) {
   dshard_session_options_t options = {NULL, 1, 5, 1};
   dshard_session_t *session = NULL;
   if (!succeeded(dshard_session_create(path, &options, &session), "create"))
     return;
-  static float input[rows * columns];
+  static _Alignas(64) float input[rows * columns];
   for (int i = 0; i < rows * columns; ++i)
     input[i] = (float)((i * 37) % 101) / 101.0f;
   int64_t dims[] = {rows, columns}, half[] = {rows / 2, columns};
   dshard_tensor_t x = {"x", DSHARD_F32, 2, dims, input};
   dshard_tensor_t y = {"y", DSHARD_F32, 2, dims, result};
+  if (bound) {
+    succeeded(dshard_session_bind(session, "run", "x", input), "bind x");
+    succeeded(dshard_session_bind(session, "run", "y", result), "bind y");
+    refused(dshard_session_bind(session, "run", "x", input + 1),
+            "memory bound to 'x' is not aligned to 64 bytes");
+    refused(dshard_session_bind(session, "run", "z", input), "'z'");
+  }
   if (succeeded(dshard_session_load(session), "load"))
     succeeded(dshard_session_run(session, "run", &x, 1, &y, 1), "run");
   y.dims = half;
@@ -86,7 +94,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "usage: capi-test MODEL.onnx TP-PLAN.json OUT.dsplan\n");
     return 2;
   }
-  static float results[2][rows * columns];
+  static _Alignas(64) float results[2][rows * columns];
   for (uint32_t ranks = 1; ranks <= 2; ++ranks) {
     dshard_option_t options[] = {{"dim", "batch=16"},
                                  {"target", "cpu:native"},
@@ -96,7 +104,7 @@ int main(int argc, char **argv) {
     if (succeeded(dshard_compile(argv[1], options, 4, argv[3], &messages),
                   "compile")) {
       look(argv[3], ranks);
-      run(argv[3], results[ranks - 1]);
+      run(argv[3], results[ranks - 1], ranks == 2);
     }
     free(messages);
   }

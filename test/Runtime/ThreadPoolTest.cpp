@@ -17,15 +17,18 @@ TEST(ThreadPool, EveryIterationOnce) {
     for (int64_t extent : {0, 1, 2, 7, 100, 1000})
       for (int64_t grain : {1, 3, 64}) {
         std::vector<std::atomic<int>> seen(extent);
-        pool.parallelFor(extent, grain,
-                         [&](int64_t begin, int64_t end, unsigned worker) {
-                           EXPECT_LT(worker, threads);
-                           EXPECT_EQ(begin % grain, 0);
-                           for (int64_t i = begin; i < end; ++i)
-                             ++seen[i];
-                         });
+        auto body = [&](int64_t begin, int64_t end, unsigned worker) {
+          EXPECT_LT(worker, threads);
+          EXPECT_EQ(begin % grain, 0);
+          for (int64_t i = begin; i < end; ++i)
+            ++seen[i];
+        };
+        pool.parallelFor(extent, grain, body);
         for (auto &count : seen)
           EXPECT_EQ(count, 1);
+        pool.parallelDynamic(extent, grain, body);
+        for (auto &count : seen)
+          EXPECT_EQ(count, 2);
       }
   }
 }

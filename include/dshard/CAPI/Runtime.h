@@ -122,6 +122,13 @@ char *dshard_session_load(dshard_session_t *session);
 char *dshard_session_set_scalar(dshard_session_t *session, const char *name,
                                 double value);
 
+/* The caller's memory instead of the plan's for an input or output, before the
+   first run: 64-byte aligned, of the global shape, and alive as long as the
+   session. It is still named in every run, which then copies nothing. Tensors
+   that are sharded over the ranks cannot be bound. */
+char *dshard_session_bind(dshard_session_t *session, const char *entry,
+                          const char *name, void *data);
+
 /* Copies all inputs, runs the entry point once, copies the outputs that are
    asked for. Missing, unknown or unfit tensors are errors. */
 char *dshard_session_run(dshard_session_t *session, const char *entry,

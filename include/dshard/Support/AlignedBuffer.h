@@ -2,8 +2,8 @@
 //
 // Bytes at a multiple of 64 (a cache line, an AVX-512 register). Memory comes
 // zeroed from the system and is not touched: pages become real when they are
-// written. Huge pages are off: they make the process's high-water mark depend
-// on the machine.
+// written. Until touch() huge pages are off: they make the process's high-water
+// mark depend on the machine.
 //
 //===----------------------------------------------------------------------===//
 #ifndef DSHARD_SUPPORT_ALIGNEDBUFFER_H
@@ -32,7 +32,8 @@ public:
   uint64_t size() const { return byteCount; }
   template <typename T> T *as() const { return reinterpret_cast<T *>(bytes); }
 
-  /// Writes one byte per page, so that memory is counted before it is used.
+  /// Writes one byte per page, so that memory is counted before it is used; in
+  /// huge pages where the system has them, which then cost nothing more.
   void touch();
 
 private:

@@ -146,11 +146,11 @@ static Status fill(void *state, uint32_t stream, void *out, plan::DataType type,
 }
 
 static Status launch(void *state, uint32_t, const LaunchArguments &arguments) {
-  self(state).threads().parallelFor(arguments.extent, arguments.grain,
-                                    [&](int64_t begin, int64_t end, unsigned) {
-                                      arguments.kernel(arguments.buffers, begin,
-                                                       end);
-                                    });
+  self(state).threads().parallelDynamic(
+      arguments.extent, arguments.grain,
+      [&](int64_t begin, int64_t end, unsigned) {
+        arguments.kernel(arguments.buffers, begin, end);
+      });
   return Status();
 }
 

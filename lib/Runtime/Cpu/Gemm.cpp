@@ -319,21 +319,21 @@ void cpu::gemm(const GemmArguments &g, ThreadPool &pool, void *scratch,
   int64_t work = g.batch * std::max<int64_t>(g.m, 8) * g.n * g.k;
   int64_t units = columnWork * rowSplits;
   int64_t perUnit = std::max<int64_t>(1, work / units);
-  pool.parallelFor(units, (smallestShare + perUnit - 1) / perUnit,
-                   [&](int64_t begin, int64_t end, unsigned worker) {
-                     Scratch mine(static_cast<char *>(scratch) +
-                                  worker * scratchStride);
-                     for (int64_t unit = begin; unit < end; ++unit) {
-                       int64_t split = unit % rowSplits;
-                       int64_t column = unit / rowSplits;
-                       int64_t b = column / groups;
-                       int64_t panel = column % groups * groupSize;
-                       int64_t panelEnd = std::min(panel + groupSize, panels);
-                       int64_t last = std::min(g.m, (split + 1) * splitRows);
-                       product.rows(b, panel, panelEnd, split * splitRows, last,
-                                    blockRows, mine);
-                     }
-                   });
+  pool.parallelDynamic(
+      units, (smallestShare + perUnit - 1) / perUnit,
+      [&](int64_t begin, int64_t end, unsigned worker) {
+        Scratch mine(static_cast<char *>(scratch) + worker * scratchStride);
+        for (int64_t unit = begin; unit < end; ++unit) {
+          int64_t split = unit % rowSplits;
+          int64_t column = unit / rowSplits;
+          int64_t b = column / groups;
+          int64_t panel = column % groups * groupSize;
+          int64_t panelEnd = std::min(panel + groupSize, panels);
+          int64_t last = std::min(g.m, (split + 1) * splitRows);
+          product.rows(b, panel, panelEnd, split * splitRows, last, blockRows,
+                       mine);
+        }
+      });
 }
 
 void cpu::packRhs(const void *in, DataType inType, int64_t ld, int64_t k,

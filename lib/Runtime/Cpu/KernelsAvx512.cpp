@@ -22,36 +22,35 @@ using namespace dshard::cpu;
 
 namespace {
 
-/// Sixteen weights of one k. A bf16 panel is interleaved; widened as it lies,
-/// its columns come as 0, 8, 1, 9, ...: `order` puts the sums back.
+struct Pair {
+  __m512 first, second;
+};
+
+/// Sixteen weights of one k from each of two panels. Those of bf16 panels,
+/// which are interleaved, come as columns 0 to 7 of both and columns 8 to 15 of
+/// both.
 template <Storage storage>
-__attribute__((always_inline)) inline __m512 load16(const char *b) {
+__attribute__((always_inline)) inline Pair load32(const char *b, int64_t step) {
   if constexpr (storage == Storage::f32)
-    return _mm512_loadu_ps(b);
-  __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(b));
+    return {_mm512_loadu_ps(b), _mm512_loadu_ps(b + step)};
+  __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(b));
+  __m256i high =
+      _mm256_loadu_si256(reinterpret_cast<const __m256i *>(b + step));
   if constexpr (storage == Storage::f16)
-    return _mm512_cvtph_ps(half);
-  return _mm512_castsi512_ps(
-      _mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+    return {_mm512_cvtph_ps(low), _mm512_cvtph_ps(high)};
+  __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(both, 16)),
+          _mm512_castsi512_ps(
+              _mm512_and_si512(both, _mm512_set1_epi32(int(0xffff0000u))))};
 }
 
+/// Between panels and what load32 gives: its own inverse.
 template <Storage storage>
-__attribute__((always_inline)) inline __m512 loadSum(const float *c) {
-  __m512 x = _mm512_loadu_ps(c);
-  if constexpr (storage == Storage::bf16)
-    x = _mm512_permutexvar_ps(
-        _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15),
-        x);
-  return x;
-}
-
-template <Storage storage>
-__attribute__((always_inline)) inline void storeSum(float *c, __m512 x) {
-  if constexpr (storage == Storage::bf16)
-    x = _mm512_permutexvar_ps(
-        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15),
-        x);
-  _mm512_storeu_ps(c, x);
+__attribute__((always_inline)) inline Pair exchange(Pair x) {
+  if constexpr (storage != Storage::bf16)
+    return x;
+  return {_mm512_shuffle_f32x4(x.first, x.second, 0x44),
+          _mm512_shuffle_f32x4(x.first, x.second, 0xee)};
 }
 
 #define DSHARD_EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
@@ -70,8 +69,10 @@ tileOf(const float *a, int64_t lda, const char *b, int64_t bStep, int64_t k,
   if (accumulate) {
 #define LOAD(I)                                                                \
   if constexpr (rows > I) {                                                    \
-    c##I##0 = loadSum<storage>(c + I * ldc);                                   \
-    c##I##1 = loadSum<storage>(c + I * ldc + cStep);                           \
+    Pair sums = exchange<storage>(                                             \
+        {_mm512_loadu_ps(c + I * ldc), _mm512_loadu_ps(c + I * ldc + cStep)}); \
+    c##I##0 = sums.first;                                                      \
+    c##I##1 = sums.second;                                                     \
   }
     DSHARD_EACH_ROW(LOAD)
 #undef LOAD
@@ -84,13 +85,12 @@ tileOf(const float *a, int64_t lda, const char *b, int64_t bStep, int64_t k,
   if constexpr (rows > I) {                                                    \
     const float *base = I < 4 ? a0 : a4;                                       \
     __m512 x = _mm512_set1_ps(base[(I % 4) * lda + K]);                        \
-    c##I##0 = _mm512_fmadd_ps(x, y0, c##I##0);                                 \
-    c##I##1 = _mm512_fmadd_ps(x, y1, c##I##1);                                 \
+    c##I##0 = _mm512_fmadd_ps(x, y.first, c##I##0);                            \
+    c##I##1 = _mm512_fmadd_ps(x, y.second, c##I##1);                           \
   }
 #define ALL_STEPS                                                              \
   {                                                                            \
-    __m512 y0 = load16<storage>(b + K * step);                                 \
-    __m512 y1 = load16<storage>(b + bStep + K * step);                         \
+    Pair y = load32<storage>(b + K * step, bStep);                             \
     DSHARD_EACH_ROW(STEP)                                                      \
   }
   int64_t i = 0;
@@ -118,8 +118,9 @@ tileOf(const float *a, int64_t lda, const char *b, int64_t bStep, int64_t k,
 #undef STEP
 #define STORE(I)                                                               \
   if constexpr (rows > I) {                                                    \
-    storeSum<storage>(c + I * ldc, c##I##0);                                   \
-    storeSum<storage>(c + I * ldc + cStep, c##I##1);                           \
+    Pair sums = exchange<storage>({c##I##0, c##I##1});                         \
+    _mm512_storeu_ps(c + I * ldc, sums.first);                                 \
+    _mm512_storeu_ps(c + I * ldc + cStep, sums.second);                        \
   }
   DSHARD_EACH_ROW(STORE)
 #undef STORE

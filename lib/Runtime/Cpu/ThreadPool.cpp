@@ -6,9 +6,7 @@
 
 #include <cstring>
 #include <memory>
-#include <sched.h>
 #include <string>
-#include <unistd.h>
 
 using namespace dshard;
 using namespace dshard::cpu;
@@ -64,6 +62,7 @@ void ThreadPool::dispatch(Entry newEntry, void *newContext, unsigned workers) {
 }
 
 void ThreadPool::work(unsigned worker) {
+  AwakeThread self;
   uint32_t seen = 0;
   while (true) {
     started.waitWhile(seen);
@@ -75,16 +74,6 @@ void ThreadPool::work(unsigned worker) {
     if (pending.fetch_sub(1, std::memory_order_acq_rel) == 1)
       finished.bump();
   }
-}
-
-unsigned cpu::availableCpus() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) == 0)
-    if (int available = CPU_COUNT(&set))
-      return static_cast<unsigned>(available);
-  long online = sysconf(_SC_NPROCESSORS_ONLN);
-  return online > 0 ? static_cast<unsigned>(online) : 1;
 }
 
 Result<unsigned> cpu::threadsPerRank(unsigned ranks) {

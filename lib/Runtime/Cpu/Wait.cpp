@@ -26,11 +26,28 @@ int64_t cpu::nowNanoseconds() {
   return time.tv_sec * int64_t{1000000000} + time.tv_nsec;
 }
 
+/// Threads of the runtime that are not asleep; the caller's own is one.
+static std::atomic<int> awake{1};
+
+AwakeThread::AwakeThread() { awake.fetch_add(1, std::memory_order_relaxed); }
+AwakeThread::~AwakeThread() { awake.fetch_sub(1, std::memory_order_relaxed); }
+
+unsigned cpu::availableCpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0)
+    if (int available = CPU_COUNT(&set))
+      return static_cast<unsigned>(available);
+  long online = sysconf(_SC_NPROCESSORS_ONLN);
+  return online > 0 ? static_cast<unsigned>(online) : 1;
+}
+
 void WaitWord::waitWhile(uint32_t seen) {
   if (load() != seen)
     return;
-  constexpr int64_t spinNanoseconds = 20000;
-  int64_t deadline = nowNanoseconds() + spinNanoseconds;
+  static const int cpus = static_cast<int>(availableCpus());
+  int64_t spin = awake.load(std::memory_order_relaxed) <= cpus ? 500000 : 20000;
+  int64_t deadline = nowNanoseconds() + spin;
   do {
     for (int i = 0; i < 64; ++i) {
       if (load() != seen)
@@ -41,9 +58,11 @@ void WaitWord::waitWhile(uint32_t seen) {
   // seq_cst on both sides: either bump() sees the sleeper or the futex call
   // sees the new word.
   sleepers.fetch_add(1);
+  awake.fetch_sub(1, std::memory_order_relaxed);
   while (word.load() == seen)
     syscall(SYS_futex, reinterpret_cast<uint32_t *>(&word), FUTEX_WAIT_PRIVATE,
             seen, nullptr, nullptr, 0);
+  awake.fetch_add(1, std::memory_order_relaxed);
   sleepers.fetch_sub(1);
 }
 

@@ -14,12 +14,12 @@
 // j + 8 in its high half, so that one load, one shift and one mask expand them.
 //
 // Method: a register tile of 6 x 16 (AVX2, 12 accumulators) or 14 x 32
-// (AVX-512, 28) over k chunks of 384 with the next chunk of the panel prefetched
-// into L2; the tile is finished (bias, activation, residual, rounding) from a
-// small scratch. Measurements: spec cpu-kernels, section 2. An operand that is
-// not packed, transposed or of another type is brought into that form chunk by
-// chunk, once for 128 rows x 128 columns; a rhs short enough (k up to 3072) once
-// for all rows.
+// (AVX-512, 28) over k chunks of 384 with the next chunk of the panel
+// prefetched into L2; the tile is finished (bias, activation, residual,
+// rounding) from a small scratch. Measurements: spec cpu-kernels, section 2. An
+// operand that is not packed, transposed or of another type is brought into
+// that form chunk by chunk, once for 128 rows x 128 columns; a rhs short enough
+// (k up to 3072) once for all rows.
 //
 //===----------------------------------------------------------------------===//
 #ifndef DSHARD_RUNTIME_CPU_GEMM_H

@@ -1,8 +1,7 @@
 //===- ThreadPool.h - Fork-join inside one rank -----------------*- C++ -*-===//
 //
-// One pool per rank. The rank's own thread is worker 0; the others spin about
-// 20 us for the next piece of work and then sleep. Work is split statically
-// unless a body splits it itself. The destructor joins.
+// One pool per rank. The rank's own thread is worker 0; the others spin for the
+// next piece of work and then sleep (Wait.h). The destructor joins.
 //
 // Threads are not pinned to cores: the machine is often shared, and two
 // processes that pin to the same cores run at half speed while others idle.
@@ -75,6 +74,39 @@ public:
         workers);
   }
 
+  /// As parallelFor, but whoever is free takes the next range, a third of its
+  /// share of what is left: neither a busy neighbour nor uneven work holds the
+  /// others up. The ranges differ from call to call.
+  template <typename Body>
+  void parallelDynamic(int64_t extent, int64_t grain, Body &&body) {
+    if (extent <= 0)
+      return;
+    if (grain < 1)
+      grain = 1;
+    int64_t pieces = (extent + grain - 1) / grain;
+    unsigned workers = pieces < count ? static_cast<unsigned>(pieces) : count;
+    if (workers == 1) {
+      body(int64_t{0}, extent, 0u);
+      return;
+    }
+    std::atomic<int64_t> next{0};
+    run(
+        [&](unsigned worker) {
+          int64_t begin = next.load(std::memory_order_relaxed);
+          while (begin < pieces) {
+            int64_t left = pieces - begin;
+            int64_t now = left > 3 * workers ? left / (3 * workers) : 1;
+            if (!next.compare_exchange_weak(begin, begin + now,
+                                            std::memory_order_relaxed))
+              continue;
+            int64_t end = (begin + now) * grain;
+            body(begin * grain, end < extent ? end : extent, worker);
+            begin = next.load(std::memory_order_relaxed);
+          }
+        },
+        workers);
+  }
+
 private:
   using Entry = void (*)(void *, unsigned);
   void dispatch(Entry entry, void *context, unsigned workers);
@@ -96,9 +128,6 @@ private:
 /// Multiplications that a product or an attention gives a thread at least, some
 /// 10 us: less than that is lost in waking a thread of a busy machine.
 constexpr int64_t smallestShare = 1 << 19;
-
-/// CPUs that this process may use (its affinity mask).
-unsigned availableCpus();
 
 /// Workers per rank: DSHARD_THREADS when set (1 or more), else
 /// max(1, availableCpus() / ranks). A malformed DSHARD_THREADS is an error.

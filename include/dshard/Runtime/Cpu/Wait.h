@@ -1,8 +1,9 @@
 //===- Wait.h - Spin briefly, then sleep ------------------------*- C++ -*-===//
 //
-// How every barrier of the runtime waits: about 20 us of spinning (a futex wake
-// costs up to 90 us on a virtual machine), then sleeping, because there are
-// often more ranks than cores.
+// How every barrier of the runtime waits: spinning, because a futex wake costs
+// up to 90 us on a virtual machine, then sleeping. It spins for 20 us, for
+// there are often more ranks than cores, but for 500 us while every thread of
+// the runtime that is awake can have a core of its own.
 //
 //===----------------------------------------------------------------------===//
 #ifndef DSHARD_RUNTIME_CPU_WAIT_H
@@ -27,6 +28,18 @@ private:
   std::atomic<uint32_t> word{0};
   std::atomic<uint32_t> sleepers{0};
 };
+
+/// Lives as long as a thread of a pool: those that do not sleep are counted.
+class AwakeThread {
+public:
+  AwakeThread();
+  ~AwakeThread();
+  AwakeThread(const AwakeThread &) = delete;
+  AwakeThread &operator=(const AwakeThread &) = delete;
+};
+
+/// CPUs that this process may use (its affinity mask).
+unsigned availableCpus();
 
 /// Monotonic time in nanoseconds.
 int64_t nowNanoseconds();
