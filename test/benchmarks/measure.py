@@ -57,17 +57,27 @@ def own_seconds():
     )
 
 
+class Meter:
+    """The share of the machine's CPUs that other processes use while it lives: above a few
+    percent times mean little. Subprocesses count once they have ended."""
+
+    def __init__(self):
+        self.busy, self.own, self.begin = busy_seconds(), own_seconds(), time.monotonic()
+
+    def others(self):
+        others = busy_seconds() - self.busy - (own_seconds() - self.own)
+        # /proc/stat counts in ticks, which a short run oversteps.
+        return min(1.0, max(0.0, others / (time.monotonic() - self.begin) / os.cpu_count()))
+
+
 def compete(contestants, rounds):
-    """Runs all of them `rounds` times in turns. Returns the share of the machine's CPUs
-    that other processes used meanwhile: above a few percent the times mean little."""
-    busy, own, begin = busy_seconds(), own_seconds(), time.monotonic()
+    """Runs all of them `rounds` times in turns; returns what a Meter says meanwhile."""
+    meter = Meter()
     for _ in range(rounds):
         for contestant in contestants:
             time.sleep(PAUSE_SECONDS)
             contestant.turns.append(contestant.turn())
-    others = busy_seconds() - busy - (own_seconds() - own)
-    # /proc/stat counts in ticks, which a short run oversteps.
-    return min(1.0, max(0.0, others / (time.monotonic() - begin) / os.cpu_count()))
+    return meter.others()
 
 
 def cpu_seconds(command):

@@ -5,6 +5,9 @@ Usage: .venv/bin/python test/benchmarks/run.py [NAME...] [--check] [--write] [--
 
   compile-time   CPU seconds of dshard-opt on the 4-layer Llama, kernels included (20 s)
   llama          a run of that Llama: 1 rank, tensor-parallel, and onnxruntime (2 minutes)
+  bert-base, llama-12, llama-12-decode
+                 runs of these against onnxruntime, OpenVINO and PyTorch, on one thread and on two;
+                 made before by .venv-peers/bin/python test/benchmarks/models.py (5 minutes)
 
 Without a name: all of them.
   --check      exit status 1 when a bound is missed or another process disturbed the run
@@ -27,6 +30,7 @@ sys.path.insert(0, str(FOLDER.parent / "EndToEnd"))
 import numpy as np  # noqa: E402
 
 import measure  # noqa: E402
+import speed  # noqa: E402
 import tools  # noqa: E402
 
 MESHES = ("tp=1", "tp=2", "tp=4")
@@ -157,7 +161,7 @@ def llama(rounds, folder):
     return text, measure.samples_text(groups, "milliseconds"), missed, worst
 
 
-BENCHMARKS = {"compile-time": compile_time, "llama": llama}
+BENCHMARKS = {"compile-time": compile_time, "llama": llama, **speed.BENCHMARKS}
 
 
 def main():

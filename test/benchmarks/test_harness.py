@@ -6,6 +6,7 @@ import pytest
 
 import measure
 import run
+import speed
 
 
 def contestant(name, turns):
@@ -43,3 +44,14 @@ def test_unknown_benchmark_is_a_wrong_command_line(monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         run.main()
     assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "ours,sharded,peer,missed",
+    [(100, 100, 116, 0), (100, 100, 114, 2), (100, 106, 116, 1), (100, 100, None, 0)],
+)
+def test_speed_is_judged_by_best_and_median(ours, sharded, peer, missed):
+    samples = {"1 rank x 2": [[ours, 0]] * 3, "tp=2 x 1": [[sharded, 0]] * 3}
+    if peer:
+        samples["onnxruntime"] = [[peer, 0]] * 3
+    assert len(speed.judge("bert-base", 2, samples)) == missed

@@ -1,0 +1,144 @@
+"""Makes the models of the speed benchmarks: MODEL... [--out DIR] (default: build/benchmark-models).
+
+  bert-base       12 x 768, 12 heads, sequence 128, one row
+  llama-12        12 x 768, intermediate 2048, 12/4 heads, vocabulary 32000, logits of all positions
+  llama-12-decode the same, one token against 512 cached ones, which are inputs
+
+Exported by torch.onnx.export(dynamo=True) and filled by scripts/fill-weights: run it with
+.venv-peers/bin/python (scripts/setup --peers). A model that is there already is kept.
+"""
+
+import argparse
+import importlib.machinery
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+sys.dont_write_bytecode = True
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+FOLDER = ROOT / "build" / "benchmark-models"
+LLAMA = dict(hidden=768, intermediate=2048, heads=12, kv_heads=4, layers=12, vocab=32000)
+CACHED = 512
+
+
+def exporter():
+    loader = importlib.machinery.SourceFileLoader("export_models", str(ROOT / "scripts" / "export-models"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    loader.exec_module(module)
+    return module
+
+
+def export(name, path):
+    """As scripts/export-models does, but small tensors (tables of indices) stay in the graph."""
+    import onnx
+    import onnx_ir
+    import torch
+
+    common = exporter()
+    spec = MODELS[name]()
+    common.randomise(spec["module"], seed=0)
+    program = torch.onnx.export(
+        spec["module"].eval(),
+        spec["args"],
+        dynamo=True,
+        input_names=spec["input_names"],
+        output_names=spec["output_names"],
+        dynamic_shapes=spec["dynamic_shapes"],
+        verbose=False,
+    )
+    onnx_ir.save(program.model, path, external_data=f"{path.name}.data", size_threshold_bytes=16384)
+    model = onnx.load(path, load_external_data=False)
+    common.strip_stack_traces(model.graph)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def bert():
+    import torch
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(attn_implementation="sdpa")  # the defaults are BERT-base
+
+    class Encoder(BertModel):
+        def forward(self, input_ids, attention_mask):
+            return super().forward(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                token_type_ids=torch.zeros_like(input_ids),
+                position_ids=torch.arange(input_ids.shape[1]).unsqueeze(0),
+            ).last_hidden_state
+
+    model = BertModel(config, add_pooling_layer=False).eval()
+    model.__class__ = Encoder
+    batch = torch.export.Dim("batch", min=1, max=1 << 16)
+    seq = torch.export.Dim("seq", min=2, max=512)
+    ids = torch.arange(2 * 16).reshape(2, 16)
+    shapes = {"input_ids": {0: batch, 1: seq}, "attention_mask": {0: batch, 1: seq}}
+    return dict(
+        module=model,
+        args=(ids, torch.ones(2, 16, dtype=torch.int64)),
+        input_names=list(shapes),
+        output_names=["last_hidden_state"],
+        dynamic_shapes=shapes,
+    )
+
+
+def decode():
+    import torch
+    from transformers import DynamicCache, LlamaForCausalLM
+
+    spec = exporter().build_llama(torch.float32, **LLAMA)
+    layers, heads, size = LLAMA["layers"], LLAMA["kv_heads"], LLAMA["hidden"] // LLAMA["heads"]
+
+    class Step(LlamaForCausalLM):
+        def forward(self, input_ids, attention_mask, cache):
+            past = DynamicCache(list(zip(cache[0::2], cache[1::2])))
+            result = super().forward(
+                input_ids=input_ids, attention_mask=attention_mask, past_key_values=past, use_cache=True
+            )
+            present = []
+            for layer in result.past_key_values.layers:
+                present += [layer.keys, layer.values]
+            return result.logits, present
+
+    model = spec["module"]
+    model.__class__ = Step
+    names = [f"{kind}_{layer}" for layer in range(layers) for kind in ("key", "value")]
+    cache = [torch.zeros(1, heads, CACHED, size) for _ in names]
+    return dict(
+        module=model,
+        args=(torch.ones(1, 1, dtype=torch.int64), torch.ones(1, CACHED + 1, dtype=torch.int64), cache),
+        input_names=["input_ids", "attention_mask"] + [f"past_{name}" for name in names],
+        output_names=["logits"] + [f"present_{name}" for name in names],
+        dynamic_shapes=None,
+    )
+
+
+def llama():
+    import torch
+
+    return exporter().build_llama(torch.float32, **LLAMA)
+
+
+MODELS = {"bert-base": bert, "llama-12": llama, "llama-12-decode": decode}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="MODEL")
+    parser.add_argument("--out", type=pathlib.Path, default=FOLDER)
+    arguments = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name in arguments.names or MODELS:
+        if name not in MODELS:
+            parser.error(f"unknown model '{name}'; there are: {', '.join(MODELS)}")
+        path = arguments.out / f"{name}.onnx"
+        if not path.exists() or not path.with_suffix(".onnx.data").exists():
+            export(name, path)
+            subprocess.run([sys.executable, ROOT / "scripts" / "fill-weights", path], check=True)
+
+
+if __name__ == "__main__":
+    main()
