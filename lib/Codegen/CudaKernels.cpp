@@ -282,7 +282,7 @@ unsigned Emitter::alignmentOf(Value offset, unsigned elementBytes,
     return elementBytes;
   int64_t known = (divisorOf(offset) & -divisorOf(offset)) * elementBytes;
   return static_cast<unsigned>(std::min<int64_t>(
-      {known, width * elementBytes, 64 /* of constant data */}));
+      {known, width * elementBytes, 16 /* the widest access */}));
 }
 
 //===----------------------------------------------------------------------===//

@@ -387,14 +387,22 @@ FailureOr<KernelInfo> Emitter::emit() {
 }
 
 int64_t Emitter::widthLimit() {
-  if (cuda) { // 128 bits of the widest tensor that is more than a number
+  if (cuda) {
+    // 128 bits of the widest tensor of those that the time goes to: of ids or a
+    // bias, less than an eighth of the largest result, few bytes are read.
+    auto countOf = [](Value value) {
+      return cast<RankedTensorType>(value.getType()).getNumElements();
+    };
+    Block &body = fused.getBody().front();
+    int64_t largest = 0;
+    for (Value value : body.getTerminator()->getOperands())
+      largest = std::max(largest, countOf(value));
     unsigned bytes = 1;
     auto visit = [&](Value value) {
-      if (cast<RankedTensorType>(value.getType()).getNumElements() > 1)
+      if (8 * countOf(value) >= largest)
         bytes = std::max(
             bytes, m.storageType(elementOf(value)).getIntOrFloatBitWidth() / 8);
     };
-    Block &body = fused.getBody().front();
     llvm::for_each(body.getArguments(), visit);
     llvm::for_each(body.getTerminator()->getOperands(), visit);
     return 16 / bytes;
