@@ -80,6 +80,8 @@ OptionStatus mlir::dshard::setOption(CompileOptions &options, StringRef name,
     return fail(OptionStatus::badUsage, message);
   };
   if (name == "sequence-parallel") {
+    if (!value.empty())
+      return usage("=" + value + ": takes no value");
     options.sequenceParallel = true;
     return OptionStatus::set;
   }
