@@ -1,8 +1,10 @@
 """Plans for GPUs on the emulator, which interprets the PTX that they carry: equal to onnxruntime and to the CPU's
 plan, and what is missing or does not fit is said in one line."""
 
+import array
 import contextlib
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -385,17 +387,95 @@ def test_unknown_target(filled, tmp_path):
     assert "cuda:sm_90" in done.lines()[0]
 
 
-def test_gpu_check(tmp_path):
-    """scripts/gpu-check but for its build: what it prepares runs, and a difference fails."""
-    script = tools.script("gpu-check")
-    script.prepare(tmp_path / "plans")
-    cases = json.loads((tmp_path / "plans" / "cases.json").read_text())["cases"]
-    assert [case["name"] for case in cases] == [case[0] for case in script.CASES]
-    assert all(case["flops"] > 1e6 and case["bytes"] > 1e5 for case in cases)
-    run = tools.build_dir() / "bin" / "dshard-run"
-    with tools.emulated_gpus(1):
-        row = script.check_case(cases[0], run, tmp_path / "plans", 1, {})
-        assert float(row["difference"]) < cases[0]["bound"]
-        assert set(row["rate"]) == {"matmul", "launch"}
-        with pytest.raises(RuntimeError, match="differs"):
-            script.check_case(cases[0] | {"bound": 0}, run, tmp_path / "plans", 1, {})
+#
+# scripts/gpu-check, but for its build
+#
+
+
+GPU_CHECK = tools.script("gpu-check")
+CHECKED = ["mlp", "llama-small-bf16", "mlp, training", "llama-small, tp=2", "softmax 64x256 f32", "matmul 128x128 bf16"]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """The folder of --prepare with some of its plans, and the plans."""
+    folder = tmp_path_factory.mktemp("gpu") / "check"
+    GPU_CHECK.plans_script().prepare(folder, lambda case: case["name"] in CHECKED, ["Fused"])
+    cases = {case["name"]: case for case in json.loads((folder / "cases.json").read_text())["cases"]}
+    assert list(cases) == CHECKED
+    return folder, cases
+
+
+def check_one(folder, case):
+    tool = tools.build_dir() / "bin" / "dshard-run"
+    with tools.emulated_gpus(2):
+        environment = dict(os.environ)
+    return GPU_CHECK.check_case(GPU_CHECK.plans_script(), case, tool, folder, environment, 2)
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_gpu_check_compares(name, prepared):
+    folder, cases = prepared
+    row = check_one(folder, cases[name])
+    assert 0 <= row["difference"] <= cases[name]["bound"]
+    kinds = {"softmax 64x256 f32": {"kernel"}, "matmul 128x128 bf16": {"matmul"}, "mlp, training": {"kernel", "matmul"}}
+    assert set(row["rates"]) == kinds.get(name, {"kernel", "matmul"} | ({"attention"} if "llama" in name else set()))
+    assert len(GPU_CHECK.line_of(cases[name], row, 4000)) == len(GPU_CHECK.COLUMNS)
+
+
+def test_gpu_check_knows_the_work(prepared):
+    """Of the small product and the softmax, which reads and writes each element once."""
+    work = lambda name: list(prepared[1][name]["work"]["run"].values())
+    assert work("matmul 128x128 bf16") == [["matmul", 2 * 128**3, 0]]
+    assert work("softmax 64x256 f32") == [["kernel", 0, 2 * 4 * 64 * 256]]
+    attention = [each for each in work("llama-small-bf16") if each[0] == "attention"]
+    # 2 layers; batch 2, 4 heads of 16, 64 x 64 positions of which half count
+    assert attention == [["attention", 2 * 2 * 4 * 64 * 64 * 16, 0]] * 2
+
+
+def test_gpu_check_sees_a_difference(prepared):
+    folder, cases = prepared
+    case = dict(cases["mlp"])
+    samples = folder / "plans" / case["expected"]["y"]
+    before = samples.read_bytes()
+    changed = array.array("f", before)
+    changed[len(changed) // 2] += 0.01
+    try:
+        samples.write_bytes(changed.tobytes())
+        with pytest.raises(GPU_CHECK.Failed, match="differs by 0.0[01]"):
+            check_one(folder, case)
+        samples.write_bytes(before[:-4])
+        with pytest.raises(GPU_CHECK.Failed, match="another shape"):
+            check_one(folder, case)
+    finally:
+        samples.write_bytes(before)
+
+
+def test_gpu_check_compiles_as_cmake_does():
+    """Sources with instructions of their own get the same options."""
+    commands = json.loads((tools.build_dir() / "compile_commands.json").read_text())
+    theirs = {}
+    for each in commands:
+        path = pathlib.Path(each["file"])
+        if "lib/Runtime/" in each["file"] and " -mavx2" in each["command"]:
+            theirs[path] = set(re.findall(r" (-m\S+|-ffp-contract=\S+)", each["command"]))
+    ours = {path: {flag for flag in flags if not flag.startswith("-O")} for path, flags in GPU_CHECK.options_of("lib/Runtime").items()}
+    assert len(ours) >= 2
+    assert ours == theirs
+
+
+def test_gpu_check_ends_what_hangs():
+    with pytest.raises(GPU_CHECK.Failed, match="over its limit of 0 s") as failed:
+        GPU_CHECK.call("bash", "-c", "echo before; sleep 60 & wait", limit=0.3)
+    assert failed.value.output == "before\n"
+
+
+def test_conformance_on_the_emulator(prepared):
+    """As gpu-check counts it."""
+    tests = tools.build_dir() / "bin" / "ConformanceTests"
+    with tools.emulated_gpus(4):
+        (name, text), failed = GPU_CHECK.conformance(tests, dict(os.environ), prepared[0])
+    assert name == "conformance tests"
+    assert not failed, text
+    # Six groups of kernels were not carried.
+    assert re.match(r"7\d passed, 0 failed, 14 skipped$", text), text
