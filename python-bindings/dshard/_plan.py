@@ -257,7 +257,8 @@ class Plan:
 
     def __repr__(self) -> str:
         entries = ", ".join(self._ports)
-        return f"<dshard.Plan {self._path!r}: {self.ranks} ranks, {self.target}, entries {entries}>"
+        ranks = "1 rank" if self.ranks == 1 else f"{self.ranks} ranks"
+        return f"<dshard.Plan {self._path!r}: {ranks}, {self.target}, entries {entries}>"
 
     def _entry(self, name: Optional[str]) -> str:
         names = list(self._ports)
