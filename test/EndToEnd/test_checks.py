@@ -115,6 +115,20 @@ def test_every_pass_is_tried():
         assert not set(exceptions) & listed - {"dshard-fold-constants"}, "no exception any more"
 
 
+def test_what_the_docs_point_at_is_there():
+    """Links of every page, and the files that its texts name."""
+    pages = [tools.ROOT / "README.md", *(tools.ROOT / "docs").rglob("*.md"), *(tools.ROOT / "test").rglob("README.md")]
+    top = "docs|include|lib|scripts|test|tools|python-bindings"
+    dead = []
+    for page in pages:
+        text = page.read_text()
+        named = [page.parent / link for link in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)]
+        named += [tools.ROOT / path for path in re.findall(rf"`((?:{top})/[\w./-]+)`", text)]
+        dead += [f"{page.relative_to(tools.ROOT)}: {path}" for path in named if not path.exists()]
+    # Examples of what one would write.
+    assert [d for d in dead if "/X/" not in d] == []
+
+
 def test_generated_docs_refuse_drift(tmp_path):
     """An op's and a pass's text that changed, a page that was edited, and one of a folder that is gone; then the cure."""
     for folder in ("include", "docs/dialect", "docs/passes"):
