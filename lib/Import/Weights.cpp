@@ -100,7 +100,10 @@ mlir::dshard::onnx::makeTensorType(llvm::ArrayRef<int64_t> shape,
 
 uint64_t mlir::dshard::onnx::fanInOf(llvm::ArrayRef<int64_t> dims,
                                      const FirstReader &reader) {
-  llvm::StringRef op = reader.node ? reader.node->op_type() : "";
+  // A conditional expression would be a copy that ends here.
+  llvm::StringRef op;
+  if (reader.node)
+    op = reader.node->op_type();
   if (dims.size() <= 1) {
     bool isBias = (op == "Gemm" && reader.position == 2) || op == "Add";
     return !isBias ? 0 : dims.empty() ? 1 : dims[0];
