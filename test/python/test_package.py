@@ -5,6 +5,7 @@ import doctest
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -568,6 +569,30 @@ def test_examples(dshard, filled, tmp_path, monkeypatch):
             ran += runner.run(test).attempted
             assert runner.failures == 0, test.name
     assert ran >= 8
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/Python.md"])
+def test_examples_of_the_docs(dshard, filled, tmp_path, monkeypatch, page):
+    """Every block of Python runs as it stands, where its models lie."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (tools.ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    assert blocks
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "test").symlink_to(tools.ROOT / "test")
+    for name, model in (("llama", "llama-small"), ("char", "char")):
+        shutil.copy(filled(model), tmp_path / f"{name}.onnx")
+        data = filled(model).with_suffix(".onnx.data")
+        shutil.copy(data, tmp_path)
+    dims = (2, 128) if page == "docs/Python.md" else ()
+    ids = np.random.default_rng(0).integers(0, 128, dims)
+    values = {"ids": ids, "mask": np.ones_like(ids), "batches": []}
+    for block in blocks:
+        exec(compile(block, page, "exec"), values)  # noqa: S102
+        # The training example is of another batch.
+        values["batches"] = [np.random.default_rng(1).integers(0, 128, (8, 128))]
+        values["mask"] = np.ones((8, 128), np.int64)
+    if page == "docs/Python.md":
+        assert values["step"]["loss"] > 0 and "lm_head.weight" in values["weights"]
+    assert np.isfinite(values["logits"]).all()
 
 
 def test_two_threads_share_a_plan(mlp):
