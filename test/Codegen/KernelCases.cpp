@@ -407,6 +407,8 @@ void mlir::dshard::testing::write(char *at, Type type, double value) {
     put(static_cast<int64_t>(value));
   else if (type.isInteger(32))
     put(static_cast<int32_t>(value));
+  else if (type.isInteger(16))
+    put(static_cast<int16_t>(value));
   else
     put(static_cast<int8_t>(value));
 }
@@ -428,6 +430,8 @@ static double read(const char *at, Type type) {
     return static_cast<double>(get(int64_t()));
   if (type.isInteger(32))
     return get(int32_t());
+  if (type.isInteger(16))
+    return get(int16_t());
   return get(int8_t());
 }
 
