@@ -239,7 +239,7 @@ TEST_P(Devices, TooMuchMemoryIsAnError) {
 
 TEST_P(Devices, Fill) {
   for (DataType type : allTypes)
-    for (int64_t count : {1, 2, 3, 7, 64, 1001})
+    for (int64_t count : {1, 2, 3, 7, 64, 66, 1001})
       for (double value : {0.0, 1.0, 5.0, -3.0, 0.15625, -100.0}) {
         if (type == DataType::boolean && value != 0 && value != 1)
           continue;
@@ -252,9 +252,10 @@ TEST_P(Devices, Fill) {
         Array all(type, count + 2);
         for (int64_t i = 0; i < all.count; ++i)
           all.set(i, 1);
-        // What is written begins at a multiple of 8 bytes, as in an arena.
+        // What is written begins at a multiple of 64 bytes, as in an arena, or
+        // at any element, as in a view.
         int64_t size = elementBytes(type);
-        char *at = place(all, 64 - size) + size;
+        char *at = place(all, count % 3 ? 64 - size : 0) + size;
         expectOk(functions->fill(device.state, 0, at, type, count, value));
         synchronize();
         download(all.data(), at - size, all.count * size);

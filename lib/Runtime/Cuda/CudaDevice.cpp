@@ -267,7 +267,9 @@ Status CudaDevice::allocate(uint64_t bytes, const char *what, void **memory) {
   *memory = reinterpret_cast<void *>(static_cast<uintptr_t>(address));
   Status status =
       fill(0, *memory, plan::DataType::u8, static_cast<int64_t>(bytes), 0);
-  return status ? waitAll() : status;
+  if (!status)
+    return Status::error(name() + ", " + what + ": " + status.message());
+  return waitAll();
 }
 
 void CudaDevice::release(void *memory) {
@@ -321,7 +323,8 @@ Status CudaDevice::fill(uint32_t streamIndex, void *out, plan::DataType type,
                                          static_cast<unsigned char>(element[0]),
                                          bytes, *on),
                         "cuMemsetD8");
-  if (size == 4 || (size == 2 && count % 2 == 0)) {
+  // Of 16 bits two at a time, where a word begins.
+  if (size == 4 || (size == 2 && count % 2 == 0 && pointerOf(out) % 4 == 0)) {
     uint32_t word = 0;
     for (uint64_t i = 0; i < 4; i += size)
       std::memcpy(reinterpret_cast<char *>(&word) + i, element, size);

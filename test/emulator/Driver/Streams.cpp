@@ -45,11 +45,14 @@ int refuse(Call &call, const std::string &text) {
 }
 
 template <typename T>
-int fill(uint64_t destination, T value, size_t count, void *handle) {
-  Call call;
+int fill(const char *name, uint64_t destination, T value, size_t count,
+         void *handle) {
+  Call call(name);
   NEED_CONTEXT(call)
   if (!count)
     return cuSuccess;
+  if (destination % sizeof(T))
+    return cuInvalidValue;
   uint64_t bytes = count * sizeof(T);
   std::string error = checkBuffer(takeAllowed(*call.device()), destination,
                                   bytes, true, "memset");
@@ -169,26 +172,29 @@ EMULATED int cuMemcpy2DAsync_v2(const CuCopyRows *rows, void *handle) {
 }
 EMULATED int cuMemsetD8Async(uint64_t destination, unsigned char value,
                              size_t count, void *stream) {
-  return fill<uint8_t>(destination, value, count, stream);
+  return fill<uint8_t>(__func__, destination, value, count, stream);
 }
 EMULATED int cuMemsetD16Async(uint64_t destination, unsigned short value,
                               size_t count, void *stream) {
-  return fill<uint16_t>(destination, value, count, stream);
+  return fill<uint16_t>(__func__, destination, value, count, stream);
 }
 EMULATED int cuMemsetD32Async(uint64_t destination, unsigned value,
                               size_t count, void *stream) {
-  return fill<uint32_t>(destination, value, count, stream);
+  return fill<uint32_t>(__func__, destination, value, count, stream);
 }
 
-EMULATED int cuStreamCreate(void **stream, unsigned flags) {
-  Call call;
+static int createStream(const char *name, void **stream, unsigned flags) {
+  Call call(name);
   NEED_CONTEXT(call)
   *stream =
       call.engine.createStream(*call.device(), !(flags & streamNonBlocking));
   return cuSuccess;
 }
+EMULATED int cuStreamCreate(void **stream, unsigned flags) {
+  return createStream(__func__, stream, flags);
+}
 EMULATED int cuStreamCreateWithPriority(void **stream, unsigned flags, int) {
-  return cuStreamCreate(stream, flags);
+  return createStream(__func__, stream, flags);
 }
 EMULATED int cuCtxGetStreamPriorityRange(int *least, int *greatest) {
   *least = 0;
