@@ -470,6 +470,12 @@ def test_gpu_check_ends_what_hangs():
     assert failed.value.output == "before\n"
 
 
+def test_gpu_check_names_what_it_had_no_time_for(monkeypatch):
+    monkeypatch.setattr(GPU_CHECK, "END", 0)
+    with pytest.raises(GPU_CHECK.Failed, match="not run: no time left"):
+        GPU_CHECK.call("true")
+
+
 def test_conformance_on_the_emulator(prepared):
     """As gpu-check counts it."""
     tests = tools.build_dir() / "bin" / "ConformanceTests"
