@@ -1,6 +1,7 @@
 //===- AttentionOps.cpp - ONNX Attention and RotaryEmbedding --------------===//
 
-#include "NodeImporter.h"
+#include "AttentionOps.h"
+#include "AttentionCache.h"
 #include "llvm/ADT/STLExtras.h"
 #include <cmath>
 #include <limits>
@@ -9,9 +10,8 @@ using namespace mlir;
 using namespace mlir::dshard;
 using namespace mlir::dshard::onnx;
 
-/// [B,S,H*D] -> [B,H,S,D].
-static Value splitHeads(NodeImporter &n, Value x, int64_t heads,
-                        StringRef what) {
+Value onnx::splitHeads(NodeImporter &n, Value x, int64_t heads,
+                       StringRef what) {
   if (n.failed())
     return {};
   int64_t width = n.shape(x)[2];
@@ -24,8 +24,8 @@ static Value splitHeads(NodeImporter &n, Value x, int64_t heads,
       n.reshape(x, {n.shape(x)[0], n.shape(x)[1], heads, width / heads}),
       {0, 2, 1, 3});
 }
-/// [B,H,S,D] -> [B,S,H*D].
-static Value mergeHeads(NodeImporter &n, Value x) {
+
+Value onnx::mergeHeads(NodeImporter &n, Value x) {
   if (n.failed())
     return {};
   ArrayRef<int64_t> s = n.shape(x);
@@ -127,9 +127,9 @@ static Value padMask(NodeImporter &n, Value mask, int64_t keys) {
       {n.attr("low", low), n.attr("high", high), n.attr("value", fill)});
 }
 
-/// Scores written out; the graph phase raises what it can prove.
-static Value decomposed(NodeImporter &n, Value q, Value k, Value v, Value mask,
-                        bool causal, double scale, double softcap) {
+Value onnx::decomposedAttention(NodeImporter &n, Value q, Value k, Value v,
+                                Value mask, bool causal, double scale,
+                                double softcap) {
   int64_t heads = n.shape(q)[1], queries = n.shape(q)[2], keys = n.shape(k)[2];
   Type element = n.elementOf(q);
   k = repeatHeads(n, k, heads);
@@ -168,19 +168,27 @@ static Value decomposed(NodeImporter &n, Value q, Value k, Value v, Value mask,
 }
 
 void onnx::importAttention(NodeImporter &n) {
-  if (!n.expectInputs(3, 4))
+  if (!n.expectInputs(3, 7))
     return;
   Value q = n.input(0), k = n.input(1), v = n.input(2);
-  bool causal = n.intAttr("is_causal", 0) != 0;
-  double softcap = n.floatAttr("softcap", 0);
+  AttentionForm form;
+  form.causal = n.intAttr("is_causal", 0) != 0;
+  form.softcap = n.floatAttr("softcap", 0);
+  form.left = n.intAttr("left_window_size", -1);
+  form.right = n.intAttr("right_window_size", -1);
+  form.shown = n.intAttr("qk_matmul_output_mode", 0);
+  form.lengths = n.input(6);
   int64_t queryHeads = n.intAttr("q_num_heads", 0),
           keyHeads = n.intAttr("kv_num_heads", 0);
-  for (StringRef window : {"left_window_size", "right_window_size"})
-    if (n.intAttr(window, -1) != -1)
-      n.fail("attribute " + quote(window) + " is not supported");
-  for (int i = 1; i < n.numOutputs(); ++i)
-    if (n.hasOutput(i))
-      n.fail("output " + Twine(i) + " is not supported");
+  if (form.left < -1 || form.right < -1)
+    n.fail("a window is -1 or not negative");
+  if (form.shown < 0 || form.shown > 3)
+    n.fail("qk_matmul_output_mode is " + Twine(form.shown) +
+           "; 0 to 3 are possible");
+  if (n.hasInput(4) != n.hasInput(5))
+    n.fail("past_key and past_value belong together");
+  if (n.hasInput(4) && form.lengths)
+    n.fail("nonpad_kv_seqlen and past_key exclude each other");
   if (n.failed())
     return;
   bool merged = n.rank(q) == 3;
@@ -193,17 +201,50 @@ void onnx::importAttention(NodeImporter &n) {
     return;
   if (n.rank(q) != 4 || n.rank(k) != 4 || n.rank(v) != 4)
     return n.fail("query, key and value need 4 dims, or 3 each");
+  auto join = [&](int i, Value now) {
+    Value past = n.input(i);
+    if (!past || n.failed())
+      return now;
+    ArrayRef<int64_t> a = n.shape(past), b = n.shape(now);
+    if (a.size() != 4 || a[0] != b[0] || a[1] != b[1] || a[3] != b[3] ||
+        n.elementOf(past) != n.elementOf(now)) {
+      n.fail("input " + Twine(i) + " does not suit what comes behind it");
+      return now;
+    }
+    form.past = a[2];
+    return n.concat({past, now}, 2);
+  };
+  k = join(4, k);
+  v = join(5, v);
+  n.set(1, k);
+  n.set(2, v);
+  if (n.failed())
+    return;
   ArrayRef<int64_t> qs = n.shape(q), ks = n.shape(k), vs = n.shape(v);
   if (qs[0] != ks[0] || qs[0] != vs[0] || ks[2] != vs[2] || qs[3] != ks[3] ||
       ks[1] != vs[1] || ks[1] == 0 || qs[1] % ks[1] != 0)
     return n.fail("shapes of query, key and value do not agree");
   double scale =
       n.floatAttr("scale", 1.0 / std::sqrt(static_cast<double>(qs[3])));
+  if (form.lengths &&
+      (n.rank(form.lengths) != 1 || n.shape(form.lengths)[0] != qs[0]))
+    return n.fail("input 6 (nonpad_kv_seqlen) must have one number for each "
+                  "batch");
+  form.scale = scale;
+  Value mask = n.hasInput(3) ? padMask(n, n.input(3), ks[2]) : Value();
+  mask = combineMasks(n, form, mask, qs[2], ks[2]);
+  bool causal = form.causal;
+  double softcap = form.softcap;
   Value result;
-  if (n.hasInput(3)) {
-    Value mask = padMask(n, n.input(3), ks[2]);
+  if (n.hasOutput(3)) {
+    Value shown;
+    std::tie(result, shown) = showAttention(
+        n, form, q, repeatHeads(n, k, qs[1]), repeatHeads(n, v, qs[1]), mask);
+    n.set(3, shown);
+  } else if (mask) {
     result = n.failed() ? Value()
-                        : decomposed(n, q, k, v, mask, causal, scale, softcap);
+                        : decomposedAttention(n, q, k, v, mask, causal, scale,
+                                              softcap);
   } else {
     OpBuilder &builder = n.graph.builder();
     SmallVector<NamedAttribute> attributes = {n.attr("scale", scale),

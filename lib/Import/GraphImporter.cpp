@@ -415,7 +415,9 @@ Value GraphImporter::lookup(StringRef name) {
     return value;
   const pb::TensorProto *tensor = initializers.lookup(name);
   if (!tensor) {
-    fail("value " + quote(name) + " is not defined");
+    fail("value " + quote(name) +
+         (segments.count(name) ? " has a size that depends on data"
+                               : " is not defined"));
     return {};
   }
   Value value = addTensor(*tensor, name);
@@ -495,33 +497,65 @@ bool GraphImporter::sort() {
   return !hasFailed;
 }
 
-bool GraphImporter::addNodes() {
-  for (int index : order) {
-    const pb::NodeProto &node = graph.node(index);
-    // The first input that is a named parameter, for the path of last resort.
-    std::string parameter;
-    for (const std::string &input : node.input())
-      if (parameter.empty() && initializers.count(input))
-        parameter = names.nameOf(input);
-    StringRef name = node.name();
-    if (name.empty() && node.output_size() > 0)
-      name = node.output(0);
-    Location location = module->getLoc();
-    if (!name.empty())
-      location = NameLoc::get(StringAttr::get(context, name), location);
-    NodeImporter importer(*this, node, describeNode(graph, index), location,
-                          modulePath(node, parameter));
-    findOperator(node.domain(), node.op_type())(importer);
-    importer.expectNoOtherAttributes();
-    if (hasFailed)
-      return false;
-    for (auto [i, output] : llvm::enumerate(node.output()))
-      if (!output.empty() && !values.lookup(output)) {
-        importer.fail("output " + Twine(i) + " is not supported");
-        return false;
-      }
+bool GraphImporter::addNode(const pb::GraphProto &owner, int index) {
+  const pb::NodeProto &node = owner.node(index);
+  // The first input that is a named parameter, for the path of last resort.
+  std::string parameter;
+  for (const std::string &input : node.input())
+    if (parameter.empty() && initializers.count(input))
+      parameter = names.nameOf(input);
+  StringRef name = node.name();
+  if (name.empty() && node.output_size() > 0)
+    name = node.output(0);
+  Location location = module->getLoc();
+  if (!name.empty())
+    location = NameLoc::get(StringAttr::get(context, name), location);
+  NodeImporter importer(*this, node, describeNode(owner, index), location,
+                        modulePath(node, parameter));
+  ImportFunction function = findOperator(node.domain(), node.op_type());
+  if (!function) { // in a branch; those of the graph are checked before
+    importer.fail("the op is not supported");
+    return false;
   }
+  bool readsSegment = llvm::any_of(node.input(), [&](const std::string &name) {
+    return segments.count(name) != 0;
+  });
+  (readsSegment ? importSegmentOp : function)(importer);
+  importer.expectNoOtherAttributes();
+  if (hasFailed)
+    return false;
+  for (auto [i, output] : llvm::enumerate(node.output()))
+    if (!output.empty() && !values.lookup(output) && !segments.count(output)) {
+      importer.fail("output " + Twine(i) + " is not supported");
+      return false;
+    }
   return true;
+}
+
+bool GraphImporter::addNodes() {
+  return llvm::all_of(order, [&](int index) { return addNode(graph, index); });
+}
+
+bool GraphImporter::addBranch(const pb::GraphProto &branch, StringRef what) {
+  static constexpr int maxDepth = 16;
+  if (branchDepth >= maxDepth)
+    fail(what + ": branches are nested more than " + Twine(maxDepth) + " deep");
+  for (const pb::TensorProto &tensor : branch.initializer()) {
+    if (values.lookup(tensor.name()) || initializers.count(tensor.name()))
+      fail(what + ": its branch defines " + quote(tensor.name()) +
+           ", which is defined outside, too");
+    initializers[tensor.name()] = &tensor;
+  }
+  for (const pb::NodeProto &node : branch.node())
+    for (const std::string &output : node.output())
+      if (!output.empty() && values.lookup(output))
+        fail(what + ": its branch defines " + quote(output) +
+             ", which is defined outside, too");
+  ++branchDepth;
+  for (int i = 0; i < branch.node_size() && !hasFailed; ++i)
+    addNode(branch, i);
+  --branchDepth;
+  return !hasFailed;
 }
 
 bool GraphImporter::addResults() {

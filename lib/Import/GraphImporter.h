@@ -24,6 +24,12 @@ struct Known {
   std::vector<double> floats;
   bool counted = false;
 };
+/// Rows [start, limit) of `rows`, of which only run time knows how many; null
+/// rows for the numbers of the rows themselves (Segments.cpp).
+struct Segment {
+  Value rows, start, limit;
+};
+
 /// A value with more elements is not tracked.
 constexpr int64_t maxKnownElements = 4096;
 
@@ -48,6 +54,13 @@ public:
   /// A tensor that is no initializer (of a Constant node).
   Value addTensor(const pb::TensorProto &tensor, llvm::StringRef name);
 
+  /// Imports the nodes of a subgraph in place, in file order; the names of the
+  /// graphs around it are visible. `what` names its node in errors.
+  bool addBranch(const pb::GraphProto &branch, llvm::StringRef what);
+
+  /// Values whose size is data, by name; they are not among the others.
+  llvm::StringMap<Segment> segments;
+
   //===--- known elements (Fold.cpp) --------------------------------------===//
   const Known *known(Value value) const;
   void setKnown(Value value, Known elements);
@@ -63,6 +76,7 @@ private:
   bool bindSymbols();
   bool addInputs();
   bool addNodes();
+  bool addNode(const pb::GraphProto &owner, int index);
   bool addResults();
   void cleanUp();
   bool constantInput(const pb::ValueInfoProto &input, llvm::StringRef text);
@@ -84,6 +98,7 @@ private:
   bool hasFailed = false;
 
   std::vector<int> order; ///< of the nodes
+  int branchDepth = 0;
   SymbolSizes sizes;
   llvm::StringMap<std::vector<std::string>> renamedDims;
   llvm::StringMap<const pb::TensorProto *> initializers;

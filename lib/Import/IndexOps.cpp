@@ -63,8 +63,7 @@ void onnx::importRange(NodeImporter &n) {
     if (n.failed())
       return;
     if (!known)
-      return n.fail("input " + Twine(i) + " " + quote(n.proto().input(i)) +
-                    " is not a scalar known at compile time");
+      return importSegmentRange(n);
     numbers[i] = *known;
   }
   auto [start, limit, delta] = numbers;

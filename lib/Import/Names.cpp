@@ -2,6 +2,7 @@
 
 #include "Names.h"
 #include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringSet.h"
 
 using namespace mlir::dshard::onnx;
 using llvm::StringRef;
@@ -34,6 +35,9 @@ mlir::dshard::onnx::parsePythonList(StringRef text) {
 }
 
 ParameterNames::ParameterNames(const pb::GraphProto &graph) {
+  llvm::StringSet<> taken;
+  for (const pb::TensorProto &tensor : graph.initializer())
+    taken.insert(tensor.name());
   for (const pb::ValueInfoProto &value : graph.value_info())
     for (const pb::StringStringEntryProto &entry : value.metadata_props()) {
       if (entry.key() == "pkg.torch.export.graph_signature.InputSpec.kind")
@@ -41,9 +45,14 @@ ParameterNames::ParameterNames(const pb::GraphProto &graph) {
       if (entry.key() != "pkg.onnxscript.optimizer.folded_from")
         continue;
       auto origins = parsePythonList(entry.value());
-      if (origins && origins->size() == 1 &&
-          !StringRef(origins->front()).starts_with("val_"))
-        foldedFrom[value.name()] = origins->front();
+      if (!origins || origins->size() != 1 ||
+          StringRef(origins->front()).starts_with("val_"))
+        continue;
+      // A small tied head is a second, transposed tensor of one parameter.
+      std::string name = origins->front();
+      while (!taken.insert(name).second)
+        name += "_copy";
+      foldedFrom[value.name()] = name;
     }
 }
 

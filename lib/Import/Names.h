@@ -13,7 +13,9 @@ namespace mlir::dshard::onnx {
 /// What value_info says about an initializer.
 struct ParameterNames {
   /// Initializer -> the parameter that its value was folded from
-  /// (pkg.onnxscript.optimizer.folded_from, one name that is no val_*).
+  /// (pkg.onnxscript.optimizer.folded_from, one name that is no val_*). The
+  /// name is longer by `_copy` where another initializer has it already: the
+  /// transposed copy of a small tied head is lm_head.weight_copy.
   llvm::StringMap<std::string> foldedFrom;
   /// Initializer -> PARAMETER or BUFFER (torch's graph signature).
   llvm::StringMap<std::string> kinds;

@@ -36,6 +36,8 @@ public:
   /// Reports "model.onnx: node 'x' (Op): text".
   void fail(const llvm::Twine &text);
   bool failed() const { return graph.failed(); }
+  /// "node 'x' (Op)".
+  llvm::StringRef describe() const { return what; }
 
   //===--- inputs, outputs ------------------------------------------------===//
   /// Fails unless there are at least `least` leading inputs, none left out, and
@@ -52,10 +54,18 @@ public:
   /// Null if left out.
   Value input(int i);
   void set(int i, Value value);
+  /// Null if the input is an ordinary value.
+  const Segment *segment(int i) const {
+    auto found = hasInput(i) ? graph.segments.find(node.input(i))
+                             : graph.segments.end();
+    return found == graph.segments.end() ? nullptr : &found->second;
+  }
   int64_t opset() const { return graph.opset(); }
 
   //===--- attributes: a wrong type fails ---------------------------------===//
   int64_t intAttr(llvm::StringRef name, int64_t otherwise);
+  /// One that must be there.
+  int64_t intAttr(llvm::StringRef name);
   double floatAttr(llvm::StringRef name, double otherwise);
   std::string stringAttr(llvm::StringRef name, llvm::StringRef otherwise);
   std::optional<std::vector<int64_t>> intsAttr(llvm::StringRef name);
@@ -157,6 +167,10 @@ private:
 /// Pads with the elements of x: `mode` is edge, wrap or reflect.
 Value padWithItself(NodeImporter &n, Value x, llvm::StringRef mode,
                     llvm::ArrayRef<int64_t> low, llvm::ArrayRef<int64_t> high);
+
+/// Of a Range whose bounds are data, and of any op that reads a segment.
+void importSegmentRange(NodeImporter &n);
+void importSegmentOp(NodeImporter &n);
 
 /// An op's importer.
 using ImportFunction = void (*)(NodeImporter &);
