@@ -58,13 +58,15 @@ std::string mlir::dshard::getPhasePipeline(Phase phase,
   //===--------------------------------------------------------------------===//
   case Phase::graph:
     passes = {
-        "dshard-raise-rms-norm",  //
-        "dshard-raise-rotary",    //
-        "dshard-raise-swiglu",    //
-        "dshard-raise-gelu",      //
-        "dshard-raise-attention", // takes the mask apart
-        "dshard-fold-constants",  // rotary tables, index grids; patterns need
-                                  // the ops
+        "dshard-unflatten-rows",     // batch and sequence as dims
+        "dshard-canonicalize-graph", //
+        "dshard-raise-rms-norm",     //
+        "dshard-raise-rotary",       //
+        "dshard-raise-swiglu",       //
+        "dshard-raise-gelu",         //
+        "dshard-raise-attention",    // takes the mask apart
+        "dshard-fold-constants", // rotary tables, index grids; patterns need
+                                 // the ops
         "dshard-canonicalize-graph", // reshapes and transposes in a row
         "dshard-cse",                // masks and rotary tables repeat per layer
         "dshard-verify-graph",       // gate

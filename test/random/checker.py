@@ -25,8 +25,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 # folded: that rounds them.
 GRAPH = [
     "--dshard-decompose", "--dshard-raise-rms-norm", "--dshard-raise-rotary", "--dshard-raise-swiglu",
-    "--dshard-raise-gelu", "--dshard-raise-attention", "--dshard-canonicalize-graph", "--dshard-cse",
-    "--dshard-verify-graph",
+    "--dshard-raise-gelu", "--dshard-raise-attention", "--dshard-unflatten-rows",
+    "--dshard-canonicalize-graph", "--dshard-cse", "--dshard-verify-graph",
 ]
 RESOLVE = [
     "--dshard-verify-annotated", "--dshard-pad", "--dshard-fully-shard", "--dshard-propagate",

@@ -225,6 +225,11 @@ bool MaskReader::readAdded(Value value, FullyMasked &fullyMasked) {
       });
   if (isProduct)
     return true;
+  if (auto add = value.getDefiningOp<AddOp>())
+    for (int i : {0, 1})
+      if (std::optional<double> number = matchSplat(add->getOperand(i));
+          number && *number == 0)
+        return readAdded(add->getOperand(1 - i), fullyMasked);
   if (Operation *op = value.getDefiningOp())
     if (isa<BroadcastToOp>(op) ||
         (isa<CastOp>(op) && isa<FloatType>(elementTypeOf(op->getOperand(0)))))
@@ -296,6 +301,29 @@ static MatMulOp readScores(Value value, Attention &attention) {
   return inner.getDefiningOp<MatMulOp>();
 }
 
+/// Scores with what is added to them, which goes into `terms`.
+static MatMulOp readTerms(Value value, Attention &attention,
+                          SmallVectorImpl<Value> &terms) {
+  value = skipCasts(value);
+  Attention trial = attention;
+  if (MatMulOp product = readScores(value, trial)) {
+    attention = trial;
+    return product;
+  }
+  auto add = value.getDefiningOp<AddOp>();
+  if (!add)
+    return {};
+  for (int i : {0, 1}) {
+    size_t count = terms.size();
+    if (MatMulOp product = readTerms(add->getOperand(i), attention, terms)) {
+      terms.push_back(add->getOperand(1 - i));
+      return product;
+    }
+    terms.truncate(count);
+  }
+  return {};
+}
+
 /// [B,H,T,last] (or its transposed) as repeated heads of [B,Hkv,T,last].
 static Value findKeyOrValue(Value value, double *scale, ScoreSizes sizes,
                             int64_t last, bool transposed) {
@@ -358,22 +386,23 @@ static std::optional<Attention> detectAttention(MatMulOp op,
       return std::nullopt;
     }
     product = readScores(skipCasts(select.getTrueValue()), attention);
-  } else if (auto add = scores.getDefiningOp<AddOp>()) {
-    for (int i : {0, 1}) {
-      Attention trial = attention;
-      product = readScores(skipCasts(add->getOperand(i)), trial);
-      if (!product)
-        continue;
-      MaskReader added(sizes, trial.mask);
-      if (!added.readAdded(add->getOperand(1 - i), trial.fullyMasked)) {
-        reason = added.reason;
-        return std::nullopt;
-      }
-      attention = trial;
-      break;
-    }
   } else {
-    product = readScores(scores, attention);
+    SmallVector<Value> terms;
+    product = readTerms(scores, attention, terms);
+    // A cross attention of T5 adds a bias of zeros.
+    llvm::erase_if(terms, [](Value term) {
+      std::optional<double> number = matchSplat(term);
+      return number && *number == 0;
+    });
+    if (product && terms.size() > 1) {
+      reason = "more than a mask is added to the scores";
+      return std::nullopt;
+    }
+    if (product && !terms.empty() &&
+        !reader.readAdded(terms.front(), attention.fullyMasked)) {
+      reason = reader.reason;
+      return std::nullopt;
+    }
   }
   if (!product || typeOf(product).getShape() != shape) {
     reason = "the scores are no product of query and key";

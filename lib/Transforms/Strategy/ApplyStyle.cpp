@@ -244,13 +244,14 @@ LogicalResult StyleWriter::shardResult(Value value, const TpLayout &layout,
 // Styles
 //===----------------------------------------------------------------------===//
 
-/// The vocabulary: a dim that the model returns (logits), or that the loss of a
-/// training step reads.
+/// The vocabulary: a dim that the model returns (logits, also scaled or
+/// capped), or that the loss of a training step reads.
 static bool isReturned(Value value) {
   return llvm::any_of(value.getUsers(), [](Operation *user) {
     if (isa<func::ReturnOp>(user) || pathOf(user) == "loss")
       return true;
-    return isa<AddOp, CastOp>(user) && isReturned(user->getResult(0));
+    return isa<AddOp, CastOp, MulOp, DivOp, TanhOp>(user) &&
+           isReturned(user->getResult(0));
   });
 }
 
@@ -387,6 +388,15 @@ LogicalResult StyleWriter::checkQueryHeads(const PlanEntry &entry,
         if (heads.lookup(product).query && failed(axesFor(product, path)))
           return failure();
   return success();
+}
+
+bool StyleWriter::hasLayer(StringRef path) {
+  return llvm::any_of(tree.opsOf(path), [&](Operation *op) {
+    auto product = dyn_cast<MatMulOp>(op);
+    auto lookup = dyn_cast<GatherOp>(op);
+    return (product && findParameter(product.getRhs())) ||
+           (lookup && findParameter(lookup.getInput()));
+  });
 }
 
 LogicalResult StyleWriter::apply(const PlanEntry &entry, StringRef path) {

@@ -40,6 +40,8 @@ public:
   StyleWriter(func::FuncOp function, const ModuleTree &tree, MeshAttr mesh,
               StringRef planName);
   LogicalResult apply(const PlanEntry &entry, StringRef path);
+  /// Whether the module has a Linear or an Embedding of its own.
+  bool hasLayer(StringRef path);
   /// tensor_parallel_c4 alone, of the projections to query heads: what does not
   /// suit there says more than KV heads or features that do not divide, so all
   /// modules are checked for it first.

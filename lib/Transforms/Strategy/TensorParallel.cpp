@@ -139,6 +139,11 @@ LogicalResult TensorParallelPass::run(func::FuncOp function, MeshAttr mesh,
   if (!isParallel)
     return success();
   StyleWriter writer(function, tree, mesh, chosen.name);
+  // A tied embedding is a module of which only the name of the weight is left.
+  if (chosen.isBuiltIn)
+    llvm::erase_if(matches, [&](const auto &match) {
+      return !writer.hasLayer(match.first);
+    });
   for (const auto &[path, entry] : matches)
     if (failed(writer.checkQueryHeads(*entry, path)))
       return failure();

@@ -55,32 +55,171 @@ static Result<PlanEntry> makeEntry(StringRef key, StringRef styleName) {
 // Built-in plans
 //===----------------------------------------------------------------------===//
 
-static TensorParallelPlan makeBuiltIn(StringRef name, StringRef headStyle) {
+namespace {
+struct BuiltInRow {
+  StringRef key, style;
+};
+} // namespace
+
+static const BuiltInRow llamaRows[] = {
+    {"model.embed_tokens", "rowwise_rep"},
+    {"model.layers.*.self_attn.q_proj", "colwise"},
+    {"model.layers.*.self_attn.k_proj", "colwise"},
+    {"model.layers.*.self_attn.v_proj", "colwise"},
+    {"model.layers.*.self_attn.qkv_proj", "colwise"},
+    {"model.layers.*.self_attn.o_proj", "rowwise"},
+    {"model.layers.*.mlp.gate_proj", "colwise"},
+    {"model.layers.*.mlp.up_proj", "colwise"},
+    {"model.layers.*.mlp.gate_up_proj", "colwise"},
+    {"model.layers.*.mlp.down_proj", "rowwise"},
+};
+// The head of llama keeps the logits sharded on the vocabulary.
+static const BuiltInRow llamaHead[] = {{"lm_head", "colwise"}};
+static const BuiltInRow defaultHead[] = {{"lm_head", "colwise_rep"}};
+
+static const BuiltInRow gpt2Rows[] = {
+    {"**.wte", "rowwise_rep"},         {"**.h.*.attn.c_attn", "colwise"},
+    {"**.h.*.attn.c_proj", "rowwise"}, {"**.h.*.mlp.c_fc", "colwise"},
+    {"**.h.*.mlp.c_proj", "rowwise"},  {"lm_head", "colwise_rep"},
+};
+
+// GPT-NeoX and BLOOM.
+static const BuiltInRow neoxRows[] = {
+    {"**.embed_in", "rowwise_rep"},
+    {"**.word_embeddings", "rowwise_rep"},
+    {"**.layers.*.attention.query_key_value", "colwise"},
+    {"**.layers.*.attention.dense", "rowwise"},
+    {"**.h.*.self_attention.query_key_value", "colwise"},
+    {"**.h.*.self_attention.dense", "rowwise"},
+    {"**.mlp.dense_h_to_4h", "colwise"},
+    {"**.mlp.dense_4h_to_h", "rowwise"},
+    {"lm_head", "colwise_rep"},
+    {"embed_out", "colwise_rep"},
+};
+
+// OPT, BART and its kin, Whisper, CLIP.
+static const BuiltInRow optRows[] = {
+    {"**.embed_tokens", "rowwise_rep"},
+    {"**.layers.*.self_attn.q_proj", "colwise"},
+    {"**.layers.*.self_attn.k_proj", "colwise"},
+    {"**.layers.*.self_attn.v_proj", "colwise"},
+    {"**.layers.*.self_attn.out_proj", "rowwise"},
+    {"**.layers.*.encoder_attn.q_proj", "colwise"},
+    {"**.layers.*.encoder_attn.k_proj", "colwise"},
+    {"**.layers.*.encoder_attn.v_proj", "colwise"},
+    {"**.layers.*.encoder_attn.out_proj", "rowwise"},
+    {"**.layers.*.fc1", "colwise"},
+    {"**.layers.*.fc2", "rowwise"},
+    {"**.layers.*.mlp.fc1", "colwise"},
+    {"**.layers.*.mlp.fc2", "rowwise"},
+    {"lm_head", "colwise_rep"},
+};
+
+// BERT, RoBERTa, ALBERT, DistilBERT, MPNet, DeBERTa.
+static const BuiltInRow bertRows[] = {
+    {"**.embeddings.word_embeddings", "rowwise_rep"},
+    {"**.layer.*.attention.self.query", "colwise"},
+    {"**.layer.*.attention.self.key", "colwise"},
+    {"**.layer.*.attention.self.value", "colwise"},
+    {"**.layer.*.attention.self.query_proj", "colwise"},
+    {"**.layer.*.attention.self.key_proj", "colwise"},
+    {"**.layer.*.attention.self.value_proj", "colwise"},
+    {"**.layer.*.attention.output.dense", "rowwise"},
+    {"**.layer.*.attention.attn.q", "colwise"},
+    {"**.layer.*.attention.attn.k", "colwise"},
+    {"**.layer.*.attention.attn.v", "colwise"},
+    {"**.layer.*.attention.attn.o", "rowwise"},
+    {"**.layer.*.intermediate.dense", "colwise"},
+    {"**.layer.*.output.dense", "rowwise"},
+    {"**.albert_layers.*.attention.query", "colwise"},
+    {"**.albert_layers.*.attention.key", "colwise"},
+    {"**.albert_layers.*.attention.value", "colwise"},
+    {"**.albert_layers.*.attention.dense", "rowwise"},
+    {"**.albert_layers.*.ffn", "colwise"},
+    {"**.albert_layers.*.ffn_output", "rowwise"},
+    {"**.layer.*.attention.q_lin", "colwise"},
+    {"**.layer.*.attention.k_lin", "colwise"},
+    {"**.layer.*.attention.v_lin", "colwise"},
+    {"**.layer.*.attention.out_lin", "rowwise"},
+    {"**.layer.*.ffn.lin1", "colwise"},
+    {"**.layer.*.ffn.lin2", "rowwise"},
+    {"vocab_projector", "colwise_rep"},
+    {"cls.predictions.decoder", "colwise_rep"},
+    {"predictions.decoder", "colwise_rep"},
+    {"lm_head.decoder", "colwise_rep"},
+};
+
+static const BuiltInRow t5Rows[] = {
+    {"shared", "rowwise_rep"},
+    {"**.embed_tokens", "rowwise_rep"},
+    {"**.layer.*.SelfAttention.q", "colwise"},
+    {"**.layer.*.SelfAttention.k", "colwise"},
+    {"**.layer.*.SelfAttention.v", "colwise"},
+    {"**.layer.*.SelfAttention.o", "rowwise"},
+    {"**.layer.*.EncDecAttention.q", "colwise"},
+    {"**.layer.*.EncDecAttention.k", "colwise"},
+    {"**.layer.*.EncDecAttention.v", "colwise"},
+    {"**.layer.*.EncDecAttention.o", "rowwise"},
+    {"**.layer.*.DenseReluDense.wi", "colwise"},
+    {"**.layer.*.DenseReluDense.wi_0", "colwise"},
+    {"**.layer.*.DenseReluDense.wi_1", "colwise"},
+    {"**.layer.*.DenseReluDense.wo", "rowwise"},
+    {"lm_head", "colwise_rep"},
+};
+
+// ViT, DINOv2, SegFormer; the products of ConvNeXt.
+static const BuiltInRow vitRows[] = {
+    {"**.attention.q_proj", "colwise"},
+    {"**.attention.k_proj", "colwise"},
+    {"**.attention.v_proj", "colwise"},
+    {"**.attention.o_proj", "rowwise"},
+    {"**.attention.attention.query", "colwise"},
+    {"**.attention.attention.key", "colwise"},
+    {"**.attention.attention.value", "colwise"},
+    {"**.attention.output.dense", "rowwise"},
+    {"**.mlp.fc1", "colwise"},
+    {"**.mlp.fc2", "rowwise"},
+    {"**.pwconv1", "colwise"},
+    {"**.pwconv2", "rowwise"},
+};
+
+// What onnxruntime-genai's builder calls the modules of llama and its kin.
+static const BuiltInRow genaiRows[] = {
+    {"model.embed_tokens", "rowwise_rep"},
+    {"model.layers.*.attn.q_proj", "colwise"},
+    {"model.layers.*.attn.k_proj", "colwise"},
+    {"model.layers.*.attn.v_proj", "colwise"},
+    {"model.layers.*.attn.qkv_proj", "colwise"},
+    {"model.layers.*.attn.o_proj", "rowwise"},
+    {"model.layers.*.mlp.gate_proj", "colwise"},
+    {"model.layers.*.mlp.up_proj", "colwise"},
+    {"model.layers.*.mlp.down_proj", "rowwise"},
+    {"lm_head", "colwise_rep"},
+};
+
+static TensorParallelPlan makeBuiltIn(StringRef name,
+                                      llvm::ArrayRef<BuiltInRow> rows,
+                                      llvm::ArrayRef<BuiltInRow> head = {}) {
   TensorParallelPlan plan;
   plan.name = name.str();
   plan.isBuiltIn = true;
-  std::pair<std::string, StringRef> rows[] = {
-      {"model.embed_tokens", "rowwise_rep"},
-      {"model.layers.*.self_attn.q_proj", "colwise"},
-      {"model.layers.*.self_attn.k_proj", "colwise"},
-      {"model.layers.*.self_attn.v_proj", "colwise"},
-      {"model.layers.*.self_attn.qkv_proj", "colwise"},
-      {"model.layers.*.self_attn.o_proj", "rowwise"},
-      {"model.layers.*.mlp.gate_proj", "colwise"},
-      {"model.layers.*.mlp.up_proj", "colwise"},
-      {"model.layers.*.mlp.gate_up_proj", "colwise"},
-      {"model.layers.*.mlp.down_proj", "rowwise"},
-      {"lm_head", headStyle},
-  };
-  for (const auto &[key, style] : rows)
-    plan.entries.push_back(*makeEntry(key, style));
+  for (const auto &part : {rows, head})
+    for (const BuiltInRow &row : part)
+      plan.entries.push_back(*makeEntry(row.key, row.style));
   return plan;
 }
 
 const std::vector<TensorParallelPlan> &mlir::dshard::getBuiltInPlans() {
-  // The head of llama keeps the logits sharded on the vocabulary.
   static const std::vector<TensorParallelPlan> plans = {
-      makeBuiltIn("llama", "colwise"), makeBuiltIn("default", "colwise_rep")};
+      makeBuiltIn("llama", llamaRows, llamaHead),
+      makeBuiltIn("default", llamaRows, defaultHead),
+      makeBuiltIn("gpt2", gpt2Rows),
+      makeBuiltIn("neox", neoxRows),
+      makeBuiltIn("opt", optRows),
+      makeBuiltIn("bert", bertRows),
+      makeBuiltIn("t5", t5Rows),
+      makeBuiltIn("vit", vitRows),
+      makeBuiltIn("genai", genaiRows)};
   return plans;
 }
 
@@ -188,8 +327,11 @@ Result<TensorParallelPlan> mlir::dshard::loadPlan(StringRef nameOrFile) {
 
 bool mlir::dshard::matchesKey(StringRef key, StringRef path) {
   llvm::SmallVector<StringRef> keyParts, pathParts;
+  bool anyPrefix = key.consume_front("**.");
   key.split(keyParts, '.');
   path.split(pathParts, '.');
+  if (anyPrefix && pathParts.size() > keyParts.size())
+    pathParts.erase(pathParts.begin(), pathParts.end() - keyParts.size());
   return keyParts.size() == pathParts.size() &&
          llvm::all_of(llvm::zip(keyParts, pathParts), [](auto pair) {
            return std::get<0>(pair) == "*" ||

@@ -35,15 +35,17 @@ struct TensorParallelPlan {
 };
 
 /// llama and default: the row "llama HEAD" and the default base plan of the
-/// parallelizer, without sequence parallelism.
+/// parallelizer, without sequence parallelism; then one per kind of module
+/// names: gpt2, neox, opt, bert, t5, vit, genai.
 const std::vector<TensorParallelPlan> &getBuiltInPlans();
-/// "llama, default".
+/// "llama, default, ...".
 std::string listBuiltInPlans();
 
 /// A built-in plan by name, else a JSON file.
 ::dshard::Result<TensorParallelPlan> loadPlan(llvm::StringRef nameOrFile);
 
-/// True if `path` is what `key` says, `*` standing for one component.
+/// True if `path` is what `key` says, `*` standing for one component, `**.` at
+/// the front for any number of them, also none.
 bool matchesKey(llvm::StringRef key, llvm::StringRef path);
 
 } // namespace mlir::dshard

@@ -48,6 +48,22 @@ def FoldConstantsPass : DShard_GraphPass<"dshard-fold-constants"> {
     Option<"totalElements", "total-elements", "int64_t", "4194304", "all results together">];
 }
 
+def UnflattenRowsPass : DShard_GraphPass<"dshard-unflatten-rows"> {
+  let summary = "compute row by row on [batch, seq, h] instead of [rows, h]";
+  let description = [{
+    Some exporters reshape to two dims around a product (GPT-2, OPT). A product
+    with a matrix, a norm and an elementwise op do the same on the value before
+    the reshape; the reshape moves behind them, until another one undoes it. Batch
+    and sequence stay dims of their own, and can be sharded.
+
+    A norm between two reshapes works on the shape of the second, if the last dim
+    is the same.
+
+    Example: `matmul (reshape %x : 2x8x64 -> 16x64), %w : 64x32` is
+    `reshape (matmul %x, %w : 2x8x32) -> 16x32`.
+  }];
+}
+
 def RaiseRmsNormPass : DShard_GraphPass<"dshard-raise-rms-norm"> {
   let summary = "find root-mean-square normalisations";
   let description = [{

@@ -34,8 +34,12 @@ def TensorParallelPass : Pass<"dshard-tensor-parallel", "::mlir::ModuleOp"> {
     than ranks, its features are sharded by the major sub-axis of that size and
     replicated over the minor one.
 
-    Without `plan` and with tp > 1 the built-in plan (llama, default) whose keys
-    match most modules is used, and named in a remark.
+    In a key `*` is one component of a module's path, `**.` at its front any
+    number of them.
+
+    Without `plan` and with tp > 1 the built-in plan (llama, default, gpt2, neox,
+    opt, bert, t5, vit, genai) whose keys match most modules is used, and named in
+    a remark.
 
     **Constraints**
     - (tensor_parallel_c1) the module has a mesh.
