@@ -485,3 +485,14 @@ def test_conformance_on_the_emulator(prepared):
     assert not failed, text
     # Six groups of kernels were not carried.
     assert re.match(r"7\d passed, 0 failed, 14 skipped$", text), text
+
+
+def test_conformance_failures_are_named(prepared, monkeypatch):
+    tests = tools.build_dir() / "bin" / "ConformanceTests"
+    monkeypatch.setattr(GPU_CHECK, "parts_of", lambda *_: ["Devices.*"])
+    monkeypatch.setenv("DSHARD_EMULATOR_DROP", "cuStreamWaitEvent")
+    with tools.emulated_gpus(1):
+        (_, text), failed = GPU_CHECK.conformance(tests, dict(os.environ), prepared[0])
+    assert failed
+    assert "Devices.EventsOrderStreams/cuda" in text
+    assert GPU_CHECK.conformance(pathlib.Path("/bin/false"), dict(os.environ), prepared[0])[1]

@@ -118,7 +118,16 @@ TEST(CudaToolkit, HasTheValuesOfTypes) {
 
 static const std::string toolkit = "/usr/local/cuda/lib64/";
 
+/// Null under the sanitizers, which find what is NVIDIA's.
 static void *openFrom(const std::vector<std::string> &names) {
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+  return nullptr;
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+  return nullptr;
+#endif
   for (const std::string &name : names)
     if (void *library = dlopen((toolkit + name).c_str(), RTLD_NOW | RTLD_LOCAL))
       return library;
