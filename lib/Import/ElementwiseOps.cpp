@@ -218,7 +218,9 @@ void onnx::importClip(NodeImporter &n) {
 void onnx::importCast(NodeImporter &n) {
   if (!n.expectInputs(1, 1))
     return;
-  int64_t to = n.intAttr("to", 0);
+  int64_t to = n.intAttr("to");
+  if (n.failed())
+    return;
   Type element =
       elementType(n.graph.builder().getContext(), static_cast<int>(to));
   if (!element)

@@ -235,8 +235,10 @@ void onnx::importConcat(NodeImporter &n) {
   SmallVector<Value> values;
   for (int i = 0; i < n.numInputs(); ++i)
     values.push_back(n.input(i));
+  // The first versions had a default.
   int64_t axis =
-      n.axis(n.intAttr("axis", n.opset() < 4 ? 1 : 0), n.rank(values.front()));
+      n.axis(n.opset() < 4 ? n.intAttr("axis", 1) : n.intAttr("axis"),
+             n.rank(values.front()));
   if (n.failed())
     return;
   ArrayRef<int64_t> first = n.shape(values.front());

@@ -83,6 +83,10 @@ private:
   std::string window;
 };
 
+/// What a model may hold besides its weights, a hundred times what real ones
+/// do: it is kept in memory three times.
+constexpr uint64_t maxSlimBytes = uint64_t{512} << 20;
+
 enum class Message { model, graph, node, attribute, tensor, opaque };
 
 /// The messages on the way from the model to the tensors that we read.
@@ -97,6 +101,8 @@ Message childOf(Message parent, uint64_t field) {
     return Message::attribute;
   if (parent == Message::attribute && field == 5)
     return Message::tensor;
+  if (parent == Message::attribute && (field == 6 || field == 11))
+    return Message::graph; // a branch
   return Message::opaque;
 }
 
@@ -139,6 +145,8 @@ private:
     out.push_back(static_cast<char>(value));
   }
 
+  static constexpr int maxDepth = 90; // protobuf's own limit is 100
+  int depth = 0;
   FileWindow &file;
 };
 
@@ -182,8 +190,12 @@ bool Slimmer::slim(Message kind, uint64_t begin, uint64_t end,
       at += value;
       if (Message child = childOf(kind, field); child != Message::opaque) {
         std::string inner;
+        // A graph in an attribute is three messages deeper.
+        if (++depth > maxDepth)
+          return fail("graphs are nested too deep", start);
         if (!slim(child, payload, at, inner))
           return false;
+        --depth;
         writeVarint(out, key);
         writeVarint(out, inner.size());
         out += inner;
@@ -208,6 +220,8 @@ bool Slimmer::slim(Message kind, uint64_t begin, uint64_t end,
     default:
       return fail("wire type " + llvm::Twine(wire), start);
     }
+    if (at - start > maxSlimBytes || out.size() + (at - start) > maxSlimBytes)
+      return fail("more than 512 MiB that are no weights", start);
     if (!file.append(start, at - start, out))
       return fail("cannot read", start);
   }
@@ -275,8 +289,6 @@ mlir::dshard::onnx::readModelFile(llvm::StringRef path) {
     model->folder = ".";
   model->name = llvm::sys::path::filename(path).str();
   model->size = file.size();
-  if (slim.size() > INT32_MAX)
-    return error("holds more than 2 GiB besides its weights");
   google::protobuf::LogSilencer silence;
   google::protobuf::io::CodedInputStream stream(
       reinterpret_cast<const uint8_t *>(slim.data()),

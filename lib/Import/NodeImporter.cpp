@@ -101,6 +101,12 @@ int64_t NodeImporter::intAttr(StringRef name, int64_t otherwise) {
   const auto *attribute = find(name, pb::AttributeProto::INT);
   return attribute ? attribute->i() : otherwise;
 }
+int64_t NodeImporter::intAttr(StringRef name) {
+  const auto *attribute = find(name, pb::AttributeProto::INT);
+  if (!attribute)
+    fail("attribute " + quote(name) + " is missing");
+  return attribute ? attribute->i() : 0;
+}
 double NodeImporter::floatAttr(StringRef name, double otherwise) {
   const auto *attribute = find(name, pb::AttributeProto::FLOAT);
   return attribute ? attribute->f() : otherwise;
