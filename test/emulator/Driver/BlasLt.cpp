@@ -233,6 +233,7 @@ EMULATED const char *cublasLtGetStatusString(int status) {
 }
 
 EMULATED int cublasLtMatmulDescCreate(void **desc, int compute, int scale) {
+  MAY_FAIL(blasNotInitialized)
   MatmulDesc *made = new MatmulDesc;
   made->compute = compute;
   made->scale = scale;
@@ -245,6 +246,7 @@ EMULATED int cublasLtMatmulDescDestroy(void *desc) {
 }
 EMULATED int cublasLtMatmulDescSetAttribute(void *handle, int attribute,
                                             const void *value, size_t bytes) {
+  MAY_FAIL(blasNotInitialized)
   MatmulDesc &desc = *static_cast<MatmulDesc *>(handle);
   bool ok = false;
   switch (attribute) {
@@ -287,6 +289,7 @@ EMULATED int cublasLtMatmulDescSetAttribute(void *handle, int attribute,
 
 EMULATED int cublasLtMatrixLayoutCreate(void **handle, int type, uint64_t rows,
                                         uint64_t columns, int64_t ld) {
+  MAY_FAIL(blasNotInitialized)
   Layout *layout = new Layout;
   layout->type = type;
   layout->rows = rows;
@@ -301,6 +304,7 @@ EMULATED int cublasLtMatrixLayoutDestroy(void *handle) {
 }
 EMULATED int cublasLtMatrixLayoutSetAttribute(void *handle, int attribute,
                                               const void *value, size_t bytes) {
+  MAY_FAIL(blasNotInitialized)
   Layout &layout = *static_cast<Layout *>(handle);
   bool ok = false;
   switch (attribute) {
@@ -332,6 +336,7 @@ EMULATED int cublasLtMatrixLayoutSetAttribute(void *handle, int attribute,
 }
 
 EMULATED int cublasLtMatmulPreferenceCreate(void **handle) {
+  MAY_FAIL(blasNotInitialized)
   *handle = new Preference;
   return blasSuccess;
 }
@@ -342,6 +347,7 @@ EMULATED int cublasLtMatmulPreferenceDestroy(void *handle) {
 EMULATED int cublasLtMatmulPreferenceSetAttribute(void *handle, int attribute,
                                                   const void *value,
                                                   size_t bytes) {
+  MAY_FAIL(blasNotInitialized)
   Preference &preference = *static_cast<Preference *>(handle);
   if (attribute == 1)
     return take(preference.workspace, value, bytes) ? blasSuccess
@@ -361,6 +367,7 @@ EMULATED int cublasLtMatmulAlgoGetHeuristic(void *, void *desc, void *a,
                                             void *preference, int wanted,
                                             BlasHeuristic *results,
                                             int *found) {
+  MAY_FAIL(blasNotSupported)
   *found = 0;
   if (wanted < 1)
     return blasInvalidValue;

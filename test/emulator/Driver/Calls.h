@@ -31,6 +31,11 @@ struct Call {
   }
 };
 
+/// For entry points that have nothing else to ask the engine.
+#define MAY_FAIL(result)                                                       \
+  if (Call().injected)                                                         \
+    return result;
+
 /// The common refusals of a driver call; returns from the caller.
 #define NEED_NO_FAULT(call)                                                    \
   if ((call).engine.failed())                                                  \

@@ -9,22 +9,30 @@ using namespace dshard::emulator;
 
 EMULATED int cuInit(unsigned flags) {
   Call call;
+  if (call.injected)
+    return cuUnknown;
   if (flags)
     return cuInvalidValue;
   return call.engine.devices.empty() ? cuNoDevice : cuSuccess;
 }
 EMULATED int cuDriverGetVersion(int *version) {
   Call call;
+  if (call.injected)
+    return cuUnknown;
   *version = call.engine.driverVersion;
   return cuSuccess;
 }
 EMULATED int cuDeviceGetCount(int *count) {
   Call call;
+  if (call.injected)
+    return cuUnknown;
   *count = static_cast<int>(call.engine.devices.size());
   return cuSuccess;
 }
 EMULATED int cuDeviceGet(int *device, int ordinal) {
   Call call;
+  if (call.injected)
+    return cuUnknown;
   if (ordinal < 0 || ordinal >= static_cast<int>(call.engine.devices.size()))
     return cuInvalidDevice;
   *device = ordinal;
@@ -43,6 +51,8 @@ EMULATED int cuDeviceGetUuid_v2(unsigned char *uuid, int device) {
 /// CU_DEVICE_ATTRIBUTE_*: the numbers of an H100, where they matter.
 EMULATED int cuDeviceGetAttribute(int *value, int attribute, int device) {
   Call call;
+  if (call.injected)
+    return cuUnknown;
   if (device < 0 || device >= static_cast<int>(call.engine.devices.size()))
     return cuInvalidDevice;
   switch (attribute) {
@@ -131,6 +141,8 @@ EMULATED int cuDeviceCanAccessPeer(int *can, int, int) {
 
 EMULATED int cuDevicePrimaryCtxRetain(void **context, int index) {
   Call call;
+  if (call.injected)
+    return cuUnknown;
   if (index < 0 || index >= static_cast<int>(call.engine.devices.size()))
     return cuInvalidDevice;
   Device &device = *call.engine.devices[static_cast<size_t>(index)];
@@ -161,6 +173,7 @@ EMULATED int cuDevicePrimaryCtxRelease_v2(int index) {
   return call.engine.failed() ? cuLaunchFailed : cuSuccess;
 }
 EMULATED int cuCtxSetCurrent(void *context) {
+  MAY_FAIL(cuUnknown)
   currentDevice() = static_cast<Device *>(context);
   return cuSuccess;
 }

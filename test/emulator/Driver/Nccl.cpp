@@ -56,11 +56,22 @@ struct Group {
   int error = ncclOk;
   std::map<Stream *, OperationPtr> operations;
   std::vector<Stream *> order;
-  std::vector<Communicator *> joining;
+  struct Joining {
+    Communicator *communicator;
+    void **handle;
+  };
+  std::vector<Joining> joining;
 };
 Group &group() {
   thread_local Group value;
   return value;
+}
+
+/// Ends the group that is open, if one is.
+int groupFails(int result) {
+  if (group().depth)
+    group().error = result;
+  return result;
 }
 
 int refuse(Call &call, const Communicator &communicator, int result,
@@ -106,7 +117,7 @@ bool overlaps(uint64_t a, uint64_t bytesA, uint64_t b, uint64_t bytesB) {
 /// What ends a call before it is looked at; nothing where it goes on.
 std::optional<int> endOf(Call &call, void *handle) {
   if (call.injected)
-    return ncclSystem;
+    return groupFails(ncclSystem);
   if (call.dropped)
     return ncclOk;
   if (!handle)
@@ -317,11 +328,15 @@ void leave(Communicator *me) {
 
 EMULATED int ncclGetVersion(int *version) {
   Call call;
+  if (call.injected)
+    return ncclSystem;
   *version = call.engine.ncclVersion;
   return ncclOk;
 }
 EMULATED int ncclGetUniqueId(NcclId *id) {
   Call call;
+  if (call.injected)
+    return ncclSystem;
   std::memset(id, 0, sizeof(*id));
   std::snprintf(id->internal, sizeof(id->internal), "emulated-%llu",
                 static_cast<unsigned long long>(registry().nextId++));
@@ -332,7 +347,7 @@ EMULATED int ncclCommInitRank(void **handle, int ranks, NcclId id, int rank) {
   if (call.engine.failed())
     return ncclUnhandledCuda;
   if (call.injected)
-    return ncclSystem;
+    return groupFails(ncclSystem);
   if (call.dropped)
     return ncclOk;
   if (!call.device() || !call.device()->memory)
@@ -348,7 +363,7 @@ EMULATED int ncclCommInitRank(void **handle, int ranks, NcclId id, int rank) {
     return result;
   Communicator *made = static_cast<Communicator *>(*handle);
   if (group().depth) {
-    group().joining.push_back(made);
+    group().joining.push_back({made, handle});
     return ncclOk;
   }
   return rendezvous(call, *made);
@@ -452,6 +467,7 @@ EMULATED int ncclRecv(void *buffer, size_t count, int type, int peer,
 }
 
 EMULATED int ncclGroupStart() {
+  MAY_FAIL(ncclSystem)
   ++group().depth;
   return ncclOk;
 }
@@ -462,7 +478,10 @@ EMULATED int ncclGroupEnd() {
     return ncclInvalidUsage;
   if (--current.depth)
     return ncclOk;
-  int result = call.injected ? ncclSystem : ncclOk;
+  // What failed in the group ends all of it.
+  int result = std::exchange(current.error, ncclOk);
+  if (call.injected)
+    result = ncclSystem;
   for (Stream *stream : current.order)
     if (result == ncclOk)
       call.engine.enqueue(*stream, current.operations[stream]);
@@ -470,11 +489,14 @@ EMULATED int ncclGroupEnd() {
       call.engine.withdraw(*current.operations[stream]);
   current.operations.clear();
   current.order.clear();
-  std::vector<Communicator *> joining = std::move(current.joining);
-  current.joining.clear();
-  for (Communicator *one : joining)
-    if (int joined = rendezvous(call, *one))
-      result = joined;
+  auto joining = std::exchange(current.joining, {});
+  for (Group::Joining &one : joining)
+    if (result != ncclOk) { // as NCCL does: nobody is left half connected
+      leave(one.communicator);
+      *one.handle = nullptr;
+    } else {
+      result = rendezvous(call, *one.communicator);
+    }
   return call.engine.failed() ? ncclUnhandledCuda : result;
 }
 
