@@ -5,6 +5,7 @@
 #include "dshard/Plan/RankShare.h"
 #include "dshard/Runtime/Cpu/Convert.h"
 #include "dshard/Runtime/Cpu/Wait.h"
+#include "dshard/Support/Text.h"
 
 #include <algorithm>
 #include <cstring>
@@ -72,7 +73,10 @@ Status Executor::allocate() {
           device.state, planned.allocated(),
           "states, arena and scratch of a rank", &memory);
       !status)
-    return status;
+    return Status::error(status.message() + " (states " +
+                         formatBytes(planned.states) + ", arena " +
+                         formatBytes(planned.arena) + ", scratch " +
+                         formatBytes(planned.scratch) + ")");
   base = static_cast<uint8_t *>(memory);
   if (isHostMemory()) {
     scalarBase = reinterpret_cast<uint8_t *>(scalarWords.data());
