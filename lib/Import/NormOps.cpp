@@ -1,6 +1,6 @@
 //===- NormOps.cpp - ONNX normalisations and softmax ----------------------===//
 
-#include "NodeImporter.h"
+#include "Arithmetic.h"
 #include "llvm/ADT/STLExtras.h"
 
 using namespace mlir;
@@ -14,6 +14,21 @@ static int64_t product(ArrayRef<int64_t> sizes) {
   return result;
 }
 
+/// Outputs 1 and 2: mean and inverse deviation of each row, in f32 (f64).
+static void setMoments(NodeImporter &n, Value rows, ArrayRef<int64_t> outer,
+                       double epsilon) {
+  Arithmetic a(n);
+  Value wide = a.wide(rows);
+  int64_t last = n.rank(rows) - 1;
+  Value mean = n.reduce(ReductionKind::mean, wide, last, true);
+  Value rest = a.sub(wide, mean);
+  Value variance = n.reduce(ReductionKind::mean, a.mul(rest, rest), last, true);
+  SmallVector<int64_t> shape(outer);
+  shape.resize(n.rank(n.input(0)), 1);
+  n.set(1, n.reshape(mean, shape));
+  n.set(2, n.reshape(n.pointwise<RsqrtOp>(a.add(variance, epsilon)), shape));
+}
+
 /// The dims from `axis` on become the one last dim that dshard's norms work on.
 static Value importNorm(NodeImporter &n, StringRef op, bool hasBias) {
   Value x = n.input(0), weight = n.input(1);
@@ -25,7 +40,7 @@ static Value importNorm(NodeImporter &n, StringRef op, bool hasBias) {
     n.fail("stash_type " + Twine(stash) +
            " is not supported; only 1 (float) is");
   for (int i = 1; i < n.numOutputs(); ++i)
-    if (n.hasOutput(i))
+    if (n.hasOutput(i) && (op != "layer" || i > 2))
       n.fail("output " + Twine(i) + " is not supported");
   if (n.failed())
     return {};
@@ -49,6 +64,8 @@ static Value importNorm(NodeImporter &n, StringRef op, bool hasBias) {
   SmallVector<Value> operands = {n.reshape(x, rows), flat(weight, 1)};
   if (bias)
     operands.push_back(flat(bias, 2));
+  if (n.hasOutput(1) || n.hasOutput(2))
+    setMoments(n, operands[0], ArrayRef(shape).take_front(axis), epsilon);
   auto type = n.type(rows, n.elementOf(x));
   Value result =
       op == "rms"

@@ -1,6 +1,6 @@
 //===- RearrangeOps.cpp - ONNX ops that deal out or choose elements -------===//
 
-#include "NodeImporter.h"
+#include "Arithmetic.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/Sequence.h"
 
@@ -165,6 +165,58 @@ void onnx::importNonZero(NodeImporter &n) {
 void onnx::importUnique(NodeImporter &n) {
   n.fail("the size of its result depends on the elements, which are not known "
          "at compile time");
+}
+
+/// The update's places lie in the cache from write_indices[b] on; each place
+/// of the result finds out which of the two it comes from.
+void onnx::importTensorScatter(NodeImporter &n) {
+  if (!n.expectInputs(2, 3))
+    return;
+  Value cache = n.input(0), update = n.input(1), first = n.input(2);
+  std::string mode = n.stringAttr("mode", "linear");
+  int64_t axis = n.axis(n.intAttr("axis", -2), n.rank(cache));
+  if (n.failed())
+    return;
+  if (mode != "linear" && mode != "circular")
+    return n.fail("mode is " + quote(mode) + "; linear or circular is needed");
+  if (axis == 0)
+    return n.fail("axis 0 counts batches; another is needed");
+  SmallVector<int64_t> expected(n.shape(cache));
+  int64_t size = expected[axis], batch = expected[0];
+  expected[axis] = n.rank(update) == n.rank(cache) ? n.shape(update)[axis] : 0;
+  if (n.shape(update) != ArrayRef<int64_t>(expected) ||
+      n.elementOf(update) != n.elementOf(cache) || expected[axis] < 1 ||
+      expected[axis] > size)
+    return n.fail("the update does not suit the cache along axis " +
+                  Twine(axis));
+  int64_t count = expected[axis];
+  if (first && (n.rank(first) != 1 || n.shape(first)[0] != batch))
+    return n.fail(
+        "input 2 (write_indices) must have one number for each batch");
+  Arithmetic a(n);
+  Type i64 = n.graph.builder().getI64Type();
+  Value start = first ? n.cast(n.reshape(first, {batch, 1}), i64)
+                      : n.splat(n.type({batch, 1}, i64), 0);
+  Value from = a.sub(n.iota({1, size}, i64, 1), start); // [B,size]
+  if (mode == "circular")
+    from = n.pointwise<ModOp>({from, a.number(from, double(size))});
+  Value isNew = n.pointwise<AndOp>(
+      {n.compare(ComparePredicate::ge, from, a.number(from, 0.0)),
+       a.less(from, double(count))});
+  Value place = a.min(a.max(from, 0.0), double(count - 1));
+  auto swap = llvm::to_vector(llvm::seq<int64_t>(0, n.rank(cache)));
+  std::swap(swap[1], swap[axis]);
+  Value rows = n.transpose(update, swap);
+  if (n.failed())
+    return;
+  SmallVector<int64_t> gathered(n.shape(rows)), flags(n.rank(cache), 1);
+  gathered[1] = size;
+  flags[0] = batch;
+  flags[axis] = size;
+  rows = n.build<GatherNdOp>(n.type(gathered, n.elementOf(rows)),
+                             {rows, n.reshape(place, {batch, size, 1})},
+                             n.attr("batch_dims", int64_t(1)));
+  n.set(0, a.select(n.reshape(isNew, flags), n.transpose(rows, swap), cache));
 }
 
 //===----------------------------------------------------------------------===//

@@ -36,6 +36,17 @@ def _load(path, value_info):
     return numpy_helper.to_array(tensor)
 
 
+def _inverse_dft(inputs):
+    x = inputs["x"].astype(np.float64)
+    y = np.fft.ifft(x[..., 0] + 1j * x[..., 1], axis=1)
+    return [np.stack((y.real, y.imag), axis=-1).astype(np.float32)]
+
+
+# Cases whose outputs hold the rounding noise of numpy's single-precision FFT, more than atol where the exact value is 0:
+# compared with the same function in double precision. The noise differs from machine to machine.
+EXACT = {"test_dft_inverse": _inverse_dft, "test_dft_inverse_opset19": _inverse_dft}
+
+
 class Case:
     def __init__(self, folder, name):
         self.name = name
@@ -85,7 +96,7 @@ def _bind(case, inputs, error, bound):
         return named[:1]
     small = [n for n, v in inputs.items() if n not in bound and v.size <= SCALAR_COUNT and v.ndim <= 1]
     whole = [n for n in small if inputs[n].dtype.kind in "iu"]
-    return whole or [n for n in small if inputs[n].size <= 1]
+    return whole or [n for n in small if inputs[n].size <= 1] or small
 
 
 def _differs(got, want, what):
@@ -124,7 +135,7 @@ class Runner:
         try:
             self.library.compile(case.model, flags, self.plan)
         except Error as error:
-            text = _strip(str(error), case.model)
+            text = _strip(str(error).replace(str(self.plan) + ": ", ""), case.model)
             return ("wrong" if "defect of dshard" in text else "refused", text, str(error))
         try:
             taken, given, explained = self.library.ports(self.plan)
@@ -134,7 +145,7 @@ class Runner:
             text = _strip(str(error).replace(str(self.plan) + ": ", ""), case.model)
             return ("refused", "at run time: " + text, "")
         try:
-            expected = case.outputs()
+            expected = EXACT[case.name](inputs) if case.name in EXACT else case.outputs()
         except Error as error:
             return ("refused", str(error), "")
         names = {name: array for (name, _, _), array in zip(given, got)}

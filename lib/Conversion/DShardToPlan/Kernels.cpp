@@ -94,6 +94,8 @@ std::optional<double> mlir::dshard::getFillValue(FusedOp op) {
   auto constant = dyn_cast<ConstantOp>(block.front());
   auto elements = constant ? dyn_cast<DenseElementsAttr>(constant.getValue())
                            : DenseElementsAttr();
+  if (elements && elements.getNumElements() == 0)
+    return 0.0; // nothing to write, but someone must say so
   if (!elements || !elements.isSplat())
     return std::nullopt;
   if (auto type = dyn_cast<IntegerType>(elements.getElementType())) {
