@@ -6,6 +6,7 @@ TENSOR = ["", "tp=1", "tp=2", "tp=4"]
 ODD_BATCHES = [1, 3, 17]  # of the MLP, on tp=2
 ODD_SHAPES = [(1, 2), (1, 7), (3, 33)]  # batch and sequence of the Llama, on tp=2
 SIXTEEN_BIT = ["", "tp=2", "tp=4"]
+LLAMA_TENSOR = ["", "tp=2", "tp=4"]
 # A bound is relative to the largest logit, as in fp32; the mean is much smaller. For scale: PyTorch's own
 # bf16 run of this model is up to 0.041 from its fp64 run, 0.0058 in the root mean square.
 SIXTEEN_BIT_BOUNDS = {"bf16": 2.5e-2, "fp16": 5e-3}
@@ -40,6 +41,8 @@ CONTEXT_WAYS = [
         "--cp-method=hierarchical --cp-layout=contiguous",
     )
 ]
+LLAMA_CONTEXT = ["cp=2", "cp=4", "cp=2,tp=2"]
+LLAMA_CONTEXT_METHODS = ["ring", "all_gather"]
 # Four ranks do not divide the two KV heads: see test_context_parallel.test_refusals.
 CONTEXT_WAYS += ["cp=2 --cp-method=all_to_all", "cp=2 --cp-method=all_to_all --cp-layout=striped"]
 
@@ -54,6 +57,8 @@ PIPELINE = [
     "pp=2,dp_replicate=2,tp=2",
     "pp=2,tp=2 --pp-split=cost",
 ]
+
+LLAMA_PIPELINE = [("pp=2", 1), ("pp=2", 2), ("pp=2,tp=2", 1), ("pp=2,tp=2", 4), ("pp=4", 4)]
 
 # test_training_runs: gradients of the Llama, and skipped steps of the MLP
 TRAINING = [
@@ -74,6 +79,13 @@ TRAINING_MLP = ["", "tp=2", "dp_shard=2,tp=2"]
 # Norms alone are trained.
 FROZEN = ["dp_shard=2", "dp_shard=2,tp=2", "dp_shard=2 --fsdp=none", "dp_shard=2 --fsdp=optimizer", "--micro-batches=2"]
 TIED = ["", "dp_shard=2", "--micro-batches=4"]
+CHARACTERS = [
+    "dp_shard=2",
+    "dp_shard=2,tp=2",
+    "dp_shard=2,tp=2 --sequence-parallel",
+    "dp_replicate=2,tp=2",
+    "dp_replicate=2,tp=2 --sequence-parallel",
+]
 # test_training_tool: the storage of a dim of 64 is 66
 PADDED_TRAINING = "dp_shard=3"
 

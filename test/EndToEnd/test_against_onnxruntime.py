@@ -60,7 +60,7 @@ def test_llama_small_odd_shapes(batch, seq, filled, reference, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seq", [128, 512])
-@pytest.mark.parametrize("mesh", ["", "tp=2", "tp=4"])
+@pytest.mark.parametrize("mesh", plans.LLAMA_TENSOR)
 def test_llama(mesh, seq, filled, reference, tmp_path):
     model = filled("llama")
     inputs = tools.llama_inputs(32000, 2, seq)

@@ -54,8 +54,8 @@ def test_runs_are_bitwise_equal(filled, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["ring", "all_gather"])
-@pytest.mark.parametrize("mesh,seq", [("cp=2", 128), ("cp=4", 128), ("cp=2,tp=2", 128), ("cp=2", 512)])
+@pytest.mark.parametrize("method", plans.LLAMA_CONTEXT_METHODS)
+@pytest.mark.parametrize("mesh,seq", [(mesh, 128) for mesh in plans.LLAMA_CONTEXT] + [("cp=2", 512)])
 def test_llama(mesh, seq, method, filled, reference, tmp_path):
     model = filled("llama")
     inputs = tools.llama_inputs(32000, 2, seq, "left")

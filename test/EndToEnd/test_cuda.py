@@ -61,8 +61,8 @@ def run_twins(model, text, dims, inputs, outputs, emulator, folder, *flags):
 #
 # Every plan of the CPU's end-to-end tests
 #
-# Without a twin: the Llama of 90 MB and the character model (minutes on the emulator; scripts/gpu-check runs the
-# Llama on a GPU), and what asks of the host rather than of the plan: measured memory, refusals, 1000 repeats.
+# Without a twin: what asks of the host rather than of the plan (measured memory, refusals, 1000 repeats), and
+# test_training, whose steps are the interpreter's.
 
 
 def forward_plans():
@@ -102,6 +102,26 @@ def test_forward(name, dims, mesh, filled, reference, emulator, tmp_path):
     cpu, gpu = run_twins(model, mesh, dims, inputs, [output], emulator, tmp_path)
     check(gpu[output], cpu[output])
     check(gpu[output], reference(model, str(dims), inputs)[output])
+
+
+def llama_plans():
+    yield from plans.LLAMA_TENSOR + plans.SHARDED
+    for mesh in plans.LLAMA_CONTEXT:
+        for method in plans.LLAMA_CONTEXT_METHODS:
+            yield f"{mesh} --cp-method={method}"
+    for mesh, count in plans.LLAMA_PIPELINE:
+        yield f"{mesh} --micro-batches={count}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", list(llama_plans()))
+def test_llama(mesh, filled, reference, emulator, tmp_path):
+    """Of 90 MB, with short sequences."""
+    model, inputs = filled("llama"), tools.llama_inputs(32000, 4, 8, "left")
+    plan, (axes, flags) = tmp_path / "llama.dsplan", plans.split(mesh)
+    tools.compile_plan(model, plan, axes, {"batch": 4, "seq": 8}, *flags, TARGET)
+    emulator(plans.ranks_of(mesh))
+    check(run_gpu(plan, inputs, ["logits"], tmp_path)["logits"], reference(model, "cuda", inputs)["logits"])
 
 
 @pytest.mark.parametrize("mesh", [*plans.SIXTEEN_BIT, "dp_shard=2,tp=2 --sequence-parallel", "cp=2", "pp=2 --micro-batches=2"])
@@ -184,6 +204,14 @@ def test_training_llama(mesh, filled, emulator, tmp_path):
     cpu, gpu = train_twins(filled("llama-small"), mesh, dims, llama_steps(), config, emulator, tmp_path)
     assert "lm_head.weight.exp_avg_sq" in cpu
     check_states(cpu, gpu)
+
+
+@pytest.mark.parametrize("mesh", plans.CHARACTERS)
+def test_training_characters(mesh, filled, emulator, tmp_path):
+    """Shorter sequences than the CPU's, two steps."""
+    steps = {name: array[:, :, :8] for name, array in tools.char_inputs(2).items()}
+    dims, config = {"batch": 8, "seq": 8}, tools.MODELS / "char-train.json"
+    check_states(*train_twins(filled("char"), mesh, dims, steps, config, emulator, tmp_path))
 
 
 @pytest.mark.parametrize("mesh", plans.TRAINING_MLP + ["dp_shard=2", "dp_replicate=2,tp=2"])

@@ -48,9 +48,7 @@ def test_llama_small(mesh, micro_batches, filled, reference, tmp_path):
 
 @tools.not_sanitized
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "mesh,micro_batches", [("pp=2", 1), ("pp=2", 2), ("pp=2,tp=2", 1), ("pp=2,tp=2", 4), ("pp=4", 4)]
-)
+@pytest.mark.parametrize("mesh,micro_batches", plans.LLAMA_PIPELINE)
 def test_llama_and_its_memory(mesh, micro_batches, filled, reference, tmp_path):
     model = filled("llama")
     inputs = tools.llama_inputs(32000, 4, 128)

@@ -222,16 +222,7 @@ def test_the_character_model_learns(char_losses):
     assert losses[-10:].mean() < 3.0  # single batches differ by 0.3
 
 
-CHAR_MESHES = [
-    "dp_shard=2",
-    "dp_shard=2,tp=2",
-    "dp_shard=2,tp=2 --sequence-parallel",
-    "dp_replicate=2,tp=2",
-    "dp_replicate=2,tp=2 --sequence-parallel",
-]
-
-
-@pytest.mark.parametrize("mesh", CHAR_MESHES)
+@pytest.mark.parametrize("mesh", plans.CHARACTERS)
 def test_the_character_model_learns_the_same_on_every_mesh(char_losses, mesh):
     assert np.abs(char_losses(mesh) - char_losses("")).max() <= 1e-3
 
