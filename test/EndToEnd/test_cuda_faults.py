@@ -224,7 +224,7 @@ def test_missing_events_and_waits(name, call, compiled):
         ("mlp-sharded", "ncclAllGather:0", "mismatched collective"),
         ("llama-sequence", "ncclReduceScatter:1", "mismatched collective|differs"),
         ("llama-sequence", "ncclAllGather:6", "mismatched collective|differs"),
-        ("llama-sharded", "ncclAllGather:5", "mismatched collective|race between streams|differs"),
+        ("llama-sharded", "ncclAllGather:0", "mismatched collective"),
         ("train-sharded", "ncclReduceScatter:2", "mismatched collective"),
         # Equal calls meet as they come: wrong values, or an event that comes too early.
         ("llama", "ncclAllReduce:0", "race between streams|differs"),
@@ -232,7 +232,7 @@ def test_missing_events_and_waits(name, call, compiled):
     ],
 )
 def test_swapped_collective(name, call, says, compiled):
-    """One rank issues a collective behind its next one."""
+    """One rank issues a collective behind its next one. (Behind one of another communicator it may do no harm.)"""
     assert re.search(says, compiled(name).fault(SWAP=call))
 
 
@@ -290,12 +290,12 @@ def test_short_buffer_of_the_plan(compiled):
 
 @pytest.mark.parametrize("name", ["mlp", "llama", "train"])
 def test_short_allocation(name, compiled):
-    """The driver refuses to fill it, which says less than the emulator's own report."""
+    """The driver refuses to fill it, which says less than the emulator's own report; another rank may be first to end."""
     done = compiled(name).run(SHORTEN="cuMemAlloc_v2:0")
     assert done.status == 1
     report, line = done.lines()
     assert re.search(r"memset: out of bounds of global memory: \d+ bytes at offset 0 of a buffer of \d+$", report)
-    assert re.match(r"dshard-run: GPU \d .*, states, arena and scratch of a rank: cuMemset", line)
+    assert re.match(r"dshard-run: GPU \d .*, states, arena and scratch of a rank: cu\w+: ", line)
 
 
 #
