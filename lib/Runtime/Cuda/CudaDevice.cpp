@@ -5,6 +5,7 @@
 #include "dshard/Runtime/Cpu/Convert.h"
 #include "dshard/Support/Text.h"
 
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <thread>
@@ -16,6 +17,9 @@ using cpu::elementBytes;
 static DevicePointer pointerOf(const void *memory) {
   return reinterpret_cast<uintptr_t>(memory);
 }
+
+/// Contexts given back so far: a new one may have an old one's address.
+static std::atomic<uint64_t> releasedContexts{0};
 
 CudaDevice::~CudaDevice() {
   if (!context)
@@ -32,6 +36,7 @@ CudaDevice::~CudaDevice() {
   for (Module each : modules)
     (void)driver.moduleUnload(each);
   (void)driver.primaryContextRelease(id);
+  ++releasedContexts;
 }
 
 std::string CudaDevice::name() const {
@@ -40,8 +45,10 @@ std::string CudaDevice::name() const {
 
 Status CudaDevice::enter() const {
   static thread_local Context current = nullptr;
-  if (current == context)
+  static thread_local uint64_t released = 0;
+  if (current == context && released == releasedContexts)
     return Status();
+  released = releasedContexts;
   Status status =
       driver.check(driver.contextSetCurrent(context), "cuCtxSetCurrent");
   current = status ? context : nullptr;
@@ -234,6 +241,8 @@ Status CudaDevice::wait(Stream each) {
 }
 
 Status CudaDevice::waitAll() {
+  if (Status status = enter(); !status)
+    return status;
   for (Stream each : streams)
     if (each)
       if (Status status = wait(each); !status)
