@@ -83,8 +83,10 @@ std::vector<Case> mlir::dshard::testing::pointwiseCases() {
       for (std::string other : {"f32", "bf16", "f64", "i64", "i32", "i1"})
         cases.push_back(op("cast", {t}, tensor(shape, other), "", -100, 100));
     }
-  for (auto [from, to] :
-       {std::pair("f32", "i32"), {"i32", "f32"}, {"f64", "i64"}, {"f16", "i16"}})
+  for (auto [from, to] : {std::pair("f32", "i32"),
+                          {"i32", "f32"},
+                          {"f64", "i64"},
+                          {"f16", "i16"}})
     cases.push_back(
         op("bit_cast", {tensor("3x37", from)}, tensor("3x37", to), "", 1, 9));
   for (std::string shape : {"3x37", "16"}) {
