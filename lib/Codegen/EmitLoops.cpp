@@ -421,7 +421,7 @@ double Emitter::costOfElement() {
   double cost = 1;
   for (Operation &op : fused.getBody().front().without_terminator()) {
     if (isa<ExpOp, LogOp, TanhOp, ErfOp, SigmoidOp, SiluOp, GeluOp, SwigluOp,
-            SinOp, CosOp, PowOp, SoftmaxOp, ModOp>(op))
+            SinOp, CosOp, AtanOp, PowOp, SoftmaxOp, ModOp>(op))
       cost += 8;
     else if (auto reduce = dyn_cast<ReduceOp>(op))
       cost +=

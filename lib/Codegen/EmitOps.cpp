@@ -416,6 +416,8 @@ Value Emitter::pointwise(Operation *op, ArrayRef<Value> args) {
     r = m.sin(x);
   else if (isa<CosOp>(op))
     r = m.cos(x);
+  else if (isa<AtanOp>(op))
+    r = m.atan(x);
   else if (isa<TanhOp>(op))
     r = m.tanh(x);
   else if (isa<ErfOp>(op))

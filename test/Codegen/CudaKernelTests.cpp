@@ -46,10 +46,9 @@ Compiled compile(const std::vector<Case> &cases, const char *name) {
   OwningOpRef<ModuleOp> kernels =
       ModuleOp::create(UnknownLoc::get(result.context.get()));
   result.prepared.resize(cases.size());
-  std::mt19937 generator(7);
   for (size_t i = 0; i < cases.size(); ++i) {
     Prepared &p = result.prepared[i];
-    if (!prepare(cases[i], *result.context, generator, p))
+    if (!prepare(cases[i], *result.context, p))
       return result;
     FailureOr<CudaKernelInfo> info =
         emitCudaKernel(p.fused, *kernels, "k" + std::to_string(i), *target);
@@ -88,7 +87,8 @@ void carry(const std::string &folder, const std::vector<Case> &cases,
   for (size_t i = 0; i < cases.size(); ++i) {
     const CudaKernelInfo &info = compiled.kernels[i];
     lines << "kernel " << info.name << " " << info.grid << " " << info.block
-          << " " << info.shared << " " << cases[i].name << "\n";
+          << " " << info.shared << " " << cases[i].scale << " " << cases[i].name
+          << "\n";
     for (const HostTensor &tensor : compiled.prepared[i].arguments)
       add("in", tensor);
     for (const HostTensor &tensor : compiled.prepared[i].expected)
@@ -160,7 +160,7 @@ void run(const std::vector<Case> &cases) {
     EXPECT_TRUE(launch.reports.empty()) << cases[i].name << "\n"
                                         << launch.reports.text();
     for (size_t r = 0; r < p.expected.size(); ++r)
-      compare(cases[i].name, r, p.expected[r],
+      compare(cases[i], r, p.expected[r],
               reinterpret_cast<char *>(buffers[p.arguments.size() + r]));
     for (uint64_t buffer : buffers)
       memory.release(buffer);

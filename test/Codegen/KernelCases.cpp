@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <random>
 
 using namespace mlir;
 using namespace mlir::dshard;
@@ -43,10 +44,13 @@ std::vector<Case> mlir::dshard::testing::pointwiseCases() {
         continue;
       std::string t = tensor(shape, type);
       for (std::string name :
-           {"neg", "abs", "exp", "sin", "cos", "tanh", "erf", "sigmoid", "silu",
-            "relu", "floor", "ceil", "round", "sign", "gelu"})
+           {"neg", "abs", "exp", "sin", "cos", "atan", "tanh", "erf", "sigmoid",
+            "silu", "relu", "floor", "ceil", "round", "sign"})
         cases.push_back(op(name, {t}, t));
-      cases.push_back(op("gelu", {t}, t, "{tanh_approximation}"));
+      for (std::string form : {"", "{tanh_approximation}"}) {
+        cases.push_back(op("gelu", {t}, t, form));
+        cases.back().scale = 1; // 1 + erf(x), x < 0
+      }
       for (std::string name : {"log", "sqrt", "rsqrt", "reciprocal"})
         cases.push_back(op(name, {t}, t, "", 0.01, 50));
       for (std::string name :
@@ -109,6 +113,9 @@ std::vector<Case> mlir::dshard::testing::pointwiseCases() {
       op("sin", {"tensor<64xf32>"}, "tensor<64xf32>", "", -9e3, 9e3));
   cases.push_back(
       op("cos", {"tensor<64xf64>"}, "tensor<64xf64>", "", -9e3, 9e3));
+  // All three ranges of the arc tangent.
+  for (std::string type : {"tensor<64xf32>", "tensor<64xf64>"})
+    cases.push_back(op("atan", {type}, type, "", -20, 20));
   cases.push_back(op("exp", {"tensor<64xf32>"}, "tensor<64xf32>", "", -80, 80));
   cases.push_back(
       op("exp", {"tensor<64xf64>"}, "tensor<64xf64>", "", -700, 700));
@@ -279,7 +286,8 @@ std::vector<Case> mlir::dshard::testing::trainingCases() {
              ")",
          0.25,
          1,
-         "%r, %m, %v"});
+         "%r, %m, %v",
+         /*scale=*/1});
   }
   // Corrections of AdamW: 1 - beta^step, with the steps that f32 would lose.
   cases.push_back({"correction",
@@ -374,6 +382,16 @@ std::vector<Case> mlir::dshard::testing::fusedCases() {
        R"(%s = dshard.reduce %0 {kind = #dshard<reduction mean>, dims = array<i64: 1>, keep_dims} : (tensor<6x40xf32>) -> tensor<6x1xf32>
           %d = dshard.sub %0, %s : (tensor<6x40xf32>, tensor<6x1xf32>) -> tensor<6x40xf32>
           %r = dshard.tanh %d : (tensor<6x40xf32>) -> tensor<6x40xf32>)",
+       -3,
+       3,
+       "%r, %s"},
+      // Its reciprocal shows the sign of a zero.
+      {"ends of the arc tangent",
+       {"tensor<f32>"},
+       "tensor<7xf32>, tensor<7xf32>",
+       R"(%c = dshard.constant dense<[0x7F800000, 0xFF800000, 0x7FC00000, 0.0, -0.0, 1.0e-40, -3.0e38]> : tensor<7xf32>
+          %r = dshard.atan %c : (tensor<7xf32>) -> tensor<7xf32>
+          %s = dshard.reciprocal %r : (tensor<7xf32>) -> tensor<7xf32>)",
        -3,
        3,
        "%r, %s"},
@@ -484,7 +502,7 @@ static FusedOp wrap(func::FuncOp function) {
 }
 
 bool mlir::dshard::testing::prepare(const Case &test, MLIRContext &context,
-                                    std::mt19937 &generator, Prepared &p) {
+                                    Prepared &p) {
   std::string text = "func.func @f(";
   for (size_t a = 0; a < test.arguments.size(); ++a)
     text += (a ? ", %" : "%") + std::to_string(a) + ": " + test.arguments[a];
@@ -496,6 +514,9 @@ bool mlir::dshard::testing::prepare(const Case &test, MLIRContext &context,
     return false;
   }
   auto function = *p.module->getOps<func::FuncOp>().begin();
+  // By its name, so that a new case leaves the values of all others alone.
+  std::seed_seq seed(test.name.begin(), test.name.end());
+  std::mt19937 generator(seed);
   std::uniform_real_distribution<double> draw(test.low, test.high);
   for (Value argument : function.getArguments()) {
     HostTensor tensor(cast<RankedTensorType>(argument.getType()));
@@ -521,11 +542,11 @@ bool mlir::dshard::testing::prepare(const Case &test, MLIRContext &context,
   return true;
 }
 
-void mlir::dshard::testing::compare(const std::string &name, size_t result,
+void mlir::dshard::testing::compare(const Case &test, size_t result,
                                     const HostTensor &want,
                                     const char *memory) {
   Type element = want.type.getElementType();
-  double largest = 0;
+  double largest = test.scale;
   for (double value : want.data)
     if (std::isfinite(value))
       largest = std::max(largest, std::fabs(value));
@@ -538,7 +559,7 @@ void mlir::dshard::testing::compare(const std::string &name, size_t result,
                     tolerance(element) * (std::fabs(expected) + 0.05 * largest);
     if (!same) {
       ++shown;
-      ADD_FAILURE() << name << " result " << result << " element " << e
+      ADD_FAILURE() << test.name << " result " << result << " element " << e
                     << ": got " << got << ", expected " << expected;
     }
   }

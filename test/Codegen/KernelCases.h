@@ -13,7 +13,6 @@
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/MLIRContext.h"
 
-#include <random>
 #include <string>
 #include <vector>
 
@@ -26,6 +25,8 @@ struct Case {
   std::string body;                   // defines %r (and %s ...)
   double low = -3, high = 3;
   std::string results = "%r";
+  /// The results are differences of values of about this size.
+  double scale = 0;
 };
 
 /// `dshard.OP %0, %1 {attrs}`.
@@ -50,11 +51,10 @@ struct Prepared {
   SmallVector<HostTensor> arguments, expected;
 };
 /// False after a test failure.
-bool prepare(const Case &test, MLIRContext &context, std::mt19937 &generator,
-             Prepared &prepared);
+bool prepare(const Case &test, MLIRContext &context, Prepared &prepared);
 
-/// Fails the test where the bytes at `memory` are not `want`.
-void compare(const std::string &name, size_t result, const HostTensor &want,
+/// Fails where the bytes at `memory` are not the result `want` of `test`.
+void compare(const Case &test, size_t result, const HostTensor &want,
              const char *memory);
 
 } // namespace mlir::dshard::testing

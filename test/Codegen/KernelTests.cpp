@@ -36,9 +36,8 @@ void run(const std::vector<Case> &cases, const char *target) {
 
   std::vector<Prepared> prepared(cases.size());
   std::vector<KernelInfo> infos;
-  std::mt19937 generator(7);
   for (size_t i = 0; i < cases.size(); ++i) {
-    ASSERT_TRUE(prepare(cases[i], context, generator, prepared[i]));
+    ASSERT_TRUE(prepare(cases[i], context, prepared[i]));
     FailureOr<KernelInfo> info =
         emitKernel(prepared[i].fused, kernels, "k" + std::to_string(i));
     ASSERT_TRUE(succeeded(info)) << cases[i].name;
@@ -79,7 +78,7 @@ void run(const std::vector<Case> &cases, const char *target) {
     for (size_t r = 0; r < p.expected.size(); ++r) {
       const HostTensor &want = p.expected[r];
       const char *memory = static_cast<char *>(buffers[p.arguments.size() + r]);
-      compare(cases[i].name, r, want, memory);
+      compare(cases[i], r, want, memory);
       // Nothing was written behind the end.
       int64_t end = want.size() * bytesOf(want.type.getElementType());
       for (int64_t byte = end; byte < end + 32; ++byte)

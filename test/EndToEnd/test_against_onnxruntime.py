@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 import plans
 import tools
@@ -82,8 +83,8 @@ def widened_model(name):
         assert list(source.dims) == list(tensor.dims), tensor.name
         if tensor.data_type == source.data_type or not tensor.dims:
             continue  # constants keep their fp32 values (scale, mask value)
-        values = onnx.numpy_helper.to_array(source).astype(np.float32)
-        tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+        values = numpy_helper.to_array(source).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
         replaced += 1
     assert replaced == 21  # 16 matrices and 5 norms
     return wide.SerializeToString()
@@ -101,6 +102,28 @@ def test_llama_small_16_bit(mesh, kind, bound, filled, tmp_path):
     ours = tools.widened(outputs["logits"], kind)
     assert tools.largest_difference(ours, theirs) <= bound * max(1, np.abs(theirs).max())
     assert np.sqrt(np.mean((ours.astype(np.float64) - theirs) ** 2)) <= bound / 2.5
+
+
+@pytest.mark.parametrize("mesh", ["", "tp=2", "tp=4"])
+@pytest.mark.parametrize("op", ["Atan", "Erf", "Sin"])
+def test_one_op_between_products(op, mesh, tmp_path):
+    """A smooth operator of one operand; on several ranks it works on a part of the hidden dim."""
+    random = np.random.default_rng(1)
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 16]) for name in ("x", "y"))
+    weights = {"up_proj.weight": (16, 32), "down_proj.weight": (32, 16)}
+    weights = {name: random.standard_normal(shape).astype(np.float32) for name, shape in weights.items()}
+    nodes = [
+        helper.make_node("MatMul", ["x", "up_proj.weight"], ["h"], name="/up_proj/MatMul"),
+        helper.make_node(op, ["h"], ["t"], name=f"/{op}"),
+        helper.make_node("MatMul", ["t", "down_proj.weight"], ["y"], name="/down_proj/MatMul"),
+    ]
+    graph = helper.make_graph(nodes, op, [x], [y], [numpy_helper.from_array(w, name) for name, w in weights.items()])
+    model, plan = tmp_path / "m.onnx", tmp_path / "m.dsplan"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), model)
+    tools.compile_plan(model, plan, mesh, {"batch": 6}, *([f"--tp-plan={tools.MODELS / 'mlp-tp.json'}"] if mesh else []))
+    inputs = {"x": random.standard_normal((6, 16)).astype(np.float32)}
+    outputs, _ = tools.run_plan(plan, inputs, ["y"], tmp_path)
+    check(outputs["y"], tools.onnxruntime_outputs(model, inputs)["y"])
 
 
 @pytest.mark.parametrize("mesh", ["", "tp=2", "tp=4"])

@@ -97,6 +97,7 @@ UNARY = {
     "exp": np.exp,
     "sin": np.sin,
     "cos": np.cos,
+    "atan": np.arctan,
     "tanh": np.tanh,
     "erf": erf,
     "sigmoid": sigmoid,

@@ -32,6 +32,7 @@ struct Tensor {
 struct Carried {
   std::string kernel, name;
   unsigned grid, block, shared;
+  double scale; // as of a Case of ../Codegen/KernelCases.h
   std::vector<Tensor> inputs, outputs;
 };
 
@@ -68,7 +69,8 @@ std::vector<Carried> readCases(const std::string &text,
     words >> kind;
     if (kind == "kernel") {
       Carried each;
-      words >> each.kernel >> each.grid >> each.block >> each.shared;
+      words >> each.kernel >> each.grid >> each.block >> each.shared >>
+          each.scale;
       std::getline(words, each.name);
       cases.push_back(std::move(each));
       continue;
@@ -107,7 +109,7 @@ double toleranceOf(DataType type) {
 
 void compare(const Carried &test, size_t result, const Tensor &want,
              const void *got) {
-  double largest = 0;
+  double largest = test.scale;
   for (int64_t i = 0; i < want.count; ++i) {
     double value = cpu::elementAsDouble(want.data, want.type, i);
     if (std::isfinite(value))

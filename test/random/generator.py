@@ -218,6 +218,11 @@ class Generator:
         x = self.pick()
         return self.emit(op, [x], x.shape, x.dtype, 0.0 if op == "sigmoid" else -1.0, 1.0)
 
+    @maker("atan")
+    def atan(self, op):
+        x = self.pick()
+        return self.emit(op, [x], x.shape, x.dtype, math.atan(x.low), math.atan(x.high))
+
     @maker("silu", "gelu")
     def gated(self, op):
         x = self.pick()

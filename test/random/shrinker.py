@@ -78,13 +78,13 @@ def without_inner_ops(program):
                 body.remove(node)
                 yield smaller
                 continue
-            for operand in node.operands:
+            for position, operand in enumerate(node.operands):
                 if len(node.results) == 1 and operand.type == node.results[0].type:
                     again = program.clone()
-                    node = again.all_nodes()[index].body[inner]
-                    same = node.operands[whole.body[inner].operands.index(operand)]
-                    replace(again, node.results[0], same)
-                    again.all_nodes()[index].body.remove(node)
+                    body = again.all_nodes()[index].body
+                    copy = body[inner]
+                    replace(again, copy.results[0], copy.operands[position])
+                    body.remove(copy)
                     yield again
 
 

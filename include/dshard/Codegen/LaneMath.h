@@ -73,6 +73,7 @@ public:
   Value sqrt(Value x);
   Value sin(Value x) { return sinOrCos(x, false); }
   Value cos(Value x) { return sinOrCos(x, true); }
+  Value atan(Value x);
   Value tanh(Value x);
   Value erf(Value x);
   Value sigmoid(Value x);

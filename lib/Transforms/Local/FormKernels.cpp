@@ -188,7 +188,7 @@ bool isFold(Operation *op) {
 bool isHeavy(Operation *op) {
   return isFold(op) ||
          isa<ExpOp, LogOp, TanhOp, ErfOp, SigmoidOp, SiluOp, GeluOp, SwigluOp,
-             SinOp, CosOp, PowOp, ModOp, RotaryOp>(op);
+             SinOp, CosOp, AtanOp, PowOp, ModOp, RotaryOp>(op);
 }
 
 /// Folds the last dim of its input, once per row.

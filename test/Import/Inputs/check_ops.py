@@ -90,7 +90,7 @@ def elementwise():
     c = Case("elementwise", opset=24)
     x, y = c.input("x", floats(2, 3, 4)), c.input("y", floats(3, 1))
     positive = c.add("Abs", [x])
-    for op in ("Neg", "Exp", "Reciprocal", "Sin", "Cos", "Tanh", "Erf", "Sigmoid", "Relu", "Floor", "Ceil", "Round", "Sign", "Softplus", "Identity"):
+    for op in ("Neg", "Exp", "Reciprocal", "Sin", "Cos", "Atan", "Tanh", "Erf", "Sigmoid", "Relu", "Floor", "Ceil", "Round", "Sign", "Softplus", "Identity"):
         c.add(op, [x])
     for op in ("Sqrt", "Log"):
         c.add(op, [positive])

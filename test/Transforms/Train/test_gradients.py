@@ -114,8 +114,8 @@ def random():
 
 UNARY = {
     "neg": (-2, 2), "abs": (0.1, 2), "exp": (-2, 2), "log": (0.2, 3), "sqrt": (0.2, 3), "rsqrt": (0.2, 3),
-    "reciprocal": (0.3, 2), "sin": (-3, 3), "cos": (-3, 3), "tanh": (-2, 2), "erf": (-2, 2), "sigmoid": (-3, 3),
-    "silu": (-3, 3), "gelu": (-3, 3),
+    "reciprocal": (0.3, 2), "sin": (-3, 3), "cos": (-3, 3), "atan": (-4, 4), "tanh": (-2, 2), "erf": (-2, 2),
+    "sigmoid": (-3, 3), "silu": (-3, 3), "gelu": (-3, 3),
 }  # fmt: skip
 
 

@@ -108,10 +108,9 @@ LogicalResult mlir::dshard::verifyPointwise(Operation *op) {
   if (isa<NotOp, AndOp, OrOp, XorOp>(op) &&
       failed(verifyBoolean(op, result, "result")))
     return failure();
-  bool needsFloat =
-      isa<ExpOp, LogOp, SqrtOp, RsqrtOp, ReciprocalOp, SinOp, CosOp, TanhOp,
-          ErfOp, SigmoidOp, SiluOp, FloorOp, CeilOp, RoundOp, GeluOp, SwigluOp>(
-          op);
+  bool needsFloat = isa<ExpOp, LogOp, SqrtOp, RsqrtOp, ReciprocalOp, SinOp,
+                        CosOp, AtanOp, TanhOp, ErfOp, SigmoidOp, SiluOp,
+                        FloorOp, CeilOp, RoundOp, GeluOp, SwigluOp>(op);
   if (needsFloat && !isa<FloatType>(elementTypeOf(result)))
     return op->emitOpError() << "result has element type "
                              << elementTypeOf(result) << ", expected a float";

@@ -100,6 +100,9 @@ static FailureOr<Value> buildSlope(Operation *op, Vjp &vjp) {
       .Case<CosOp>([&](auto) -> Slope {
         return make.unary<NegOp>(make.unary<SinOp>(x));
       })
+      .Case<AtanOp>([&](auto) -> Slope {
+        return make.unary<ReciprocalOp>(vjp.add(number(1), vjp.mul(x, x)));
+      })
       .Case<TanhOp>(
           [&](auto) -> Slope { return vjp.sub(number(1), vjp.mul(y, y)); })
       .Case<ErfOp>([&](auto) -> Slope {

@@ -73,6 +73,14 @@ func.func @pointwise_c2_float(%x: tensor<4xi32>) {
 
 // -----
 
+func.func @pointwise_c2_atan(%x: tensor<4xi64>) {
+  // expected-error@+1 {{result has element type 'i64', expected a float}}
+  %0 = dshard.atan %x : (tensor<4xi64>) -> tensor<4xi64>
+  return
+}
+
+// -----
+
 func.func @dynamic(%x: tensor<?xf32>) {
   // expected-error@+1 {{must be statically shaped tensor}}
   %0 = dshard.exp %x : (tensor<?xf32>) -> tensor<?xf32>

@@ -18,6 +18,7 @@ def DShard_RsqrtOp : DShard_UnaryOp<"rsqrt", "1.0 / std::sqrt(x)"> { let summary
 def DShard_ReciprocalOp : DShard_UnaryOp<"reciprocal", "1.0 / x"> { let summary = "take the reciprocal"; }
 def DShard_SinOp : DShard_UnaryOp<"sin", "std::sin(x)"> { let summary = "take the sine"; }
 def DShard_CosOp : DShard_UnaryOp<"cos", "std::cos(x)"> { let summary = "take the cosine"; }
+def DShard_AtanOp : DShard_UnaryOp<"atan", "std::atan(x)"> { let summary = "take the arc tangent"; }
 def DShard_TanhOp : DShard_UnaryOp<"tanh", "std::tanh(x)"> { let summary = "take the hyperbolic tangent"; }
 def DShard_ErfOp : DShard_UnaryOp<"erf", "std::erf(x)"> { let summary = "take the error function"; }
 def DShard_SigmoidOp : DShard_UnaryOp<"sigmoid", "1.0 / (1.0 + std::exp(-x))"> { let summary = "take the logistic function"; }
