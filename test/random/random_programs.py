@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Random programs x meshes x shardings: every pass must keep the value.
 
-usage: random_programs.py [--count 200] [--seed 0] [--failures DIR] [--no-plans] [--no-shrink]
+usage: random_programs.py [--count 200] [--seed 0] [--op OP] [--failures DIR] [--no-plans] [--no-shrink]
 
 Program SEED is the same in every run; the seeds are --seed, --seed + 1, ... Of twenty,
 nine are annotated programs of 2 to 40 ops, two such programs whose ops are first taken
@@ -9,7 +9,8 @@ apart and raised again (graph phase), two such programs in fp32 that are also co
 into a plan and executed, two the gradients of such programs (one of them executed), four
 are resolved programs of reshards between pairs of layouts, and one reshards at random.
 Annotated programs have repeats (with accumulators that stay partial) and attention over a
-sequence that lies on the ranks, by every method and layout.
+sequence that lies on the ranks, by every method and layout. With --op, the first --count
+of those programs in which OP is.
 
 A failure is shrunk; the program and the command that shows it go to --failures. Ends
 with what was refused, by message, and the coverage: programs per registered op, and
@@ -19,6 +20,7 @@ are refused, or (from 200 programs on) below full coverage.
 
 import argparse
 import collections
+import itertools
 import os
 import pathlib
 import re
@@ -54,6 +56,14 @@ def program_of(seed):
         program = generator.generate(seed, "plan" in family, family == "graph", "gradient" in family)
     checker.choose_flags(program, graph=family == "graph")
     return program
+
+
+def seeds_of(seed, count, op=None):
+    """`count` seeds from `seed` on; only those whose program has `op`, if one is given."""
+    numbers = itertools.count(seed)
+    if op:
+        numbers = (n for n in numbers if any(node.op == op for node in program_of(n).all_nodes()))
+    return list(itertools.islice(numbers, count))
 
 
 def features_of(program):
@@ -170,12 +180,12 @@ class Tally:
             print(f"refused {count}: {message}")
         print(f"{self.count} programs: " + ", ".join(f"{count} {kind}" for kind, count in self.kinds.items()))
 
-    def verdict(self):
+    def verdict(self, coverage=True):
         """Why the run is red, in words; empty if it is green."""
         why = [f"seed {seed}: {v.kind} in {v.where}: {v.message} ({path})" for seed, v, path in self.failures]
         if self.kinds["refused"] * 10 > self.count:
             why.append(f"{self.kinds['refused']} of {self.count} programs refused")
-        if self.count >= FULL_COVERAGE_FROM:
+        if coverage and self.count >= FULL_COVERAGE_FROM:
             why += self.missing()
         return why
 
@@ -203,11 +213,11 @@ def keep_failure(program, verdict, folder, failures, plan, shrink, limit=300):
     return path
 
 
-def run(seed, count, failures, plans=True, shrink=True, progress=False):
+def run(seed, count, failures, plans=True, shrink=True, progress=False, op=None):
     tally = Tally()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="dshard-random-"))
     groups = collections.defaultdict(list)
-    for number in range(seed, seed + count):
+    for number in seeds_of(seed, count, op):
         family = family_of(number)
         groups["resolved" if family in ("pairs", "reshards") else family].append(number)
     for group, seeds in groups.items():
@@ -230,6 +240,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--op", choices=sorted(generator.MAKERS), metavar="OP", help="only programs with this op, e.g. softmax")
     build = pathlib.Path(os.environ.get("TESTED_BUILD", checker.ROOT / "build"))
     parser.add_argument("--failures", type=pathlib.Path, default=build / "random-failures")
     parser.add_argument("--no-plans", action="store_true", help="compile no plans, execute nothing")
@@ -240,9 +251,9 @@ def main():
         print(program_of(options.seed).text())
         return 0
     start = time.monotonic()
-    tally = run(options.seed, options.count, options.failures, not options.no_plans, not options.no_shrink, True)
+    tally = run(options.seed, options.count, options.failures, not options.no_plans, not options.no_shrink, True, options.op)
     tally.report()
-    why = tally.verdict()
+    why = tally.verdict(coverage=not options.op)
     for line in why:
         print("FAILED", line)
     print(f"{time.monotonic() - start:.0f} s")
