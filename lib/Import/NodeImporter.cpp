@@ -168,19 +168,30 @@ std::optional<std::vector<int64_t>> NodeImporter::knownInts(Value value) const {
 }
 
 std::vector<int64_t> NodeImporter::staticInts(int i, StringRef what) {
+  const Known *known = staticElements(i, what, /*floats=*/false);
+  return known ? known->ints : std::vector<int64_t>();
+}
+
+std::vector<double> NodeImporter::staticFloats(int i, StringRef what) {
+  const Known *known = staticElements(i, what, /*floats=*/true);
+  return known ? known->floats : std::vector<double>();
+}
+
+const Known *NodeImporter::staticElements(int i, StringRef what, bool floats) {
   Value value = input(i);
   if (!value)
-    return {};
-  if (isa<FloatType>(elementOf(value))) {
-    fail("input " + Twine(i) + " (" + what + ") must hold integers");
-    return {};
+    return nullptr;
+  if (isa<FloatType>(elementOf(value)) != floats) {
+    fail("input " + Twine(i) + " (" + what + ") must hold " +
+         (floats ? "floats" : "integers"));
+    return nullptr;
   }
-  if (auto elements = knownInts(value))
-    return *elements;
+  if (const Known *elements = graph.known(value))
+    return elements;
   fail("input " + Twine(i) + " (" + what + ") " + quote(node.input(i)) +
        " is not known at compile time; it must follow from constants and "
        "shapes (--const gives an input a value)");
-  return {};
+  return nullptr;
 }
 
 std::optional<double> NodeImporter::knownScalar(Value value) const {

@@ -56,8 +56,8 @@ public:
   void set(int i, Value value);
   /// Null if the input is an ordinary value.
   const Segment *segment(int i) const {
-    auto found = hasInput(i) ? graph.segments.find(node.input(i))
-                             : graph.segments.end();
+    auto found =
+        hasInput(i) ? graph.segments.find(node.input(i)) : graph.segments.end();
     return found == graph.segments.end() ? nullptr : &found->second;
   }
   int64_t opset() const { return graph.opset(); }
@@ -87,6 +87,8 @@ public:
   std::optional<std::vector<int64_t>> knownInts(Value value) const;
   /// knownInts of an input, or a failure that names it.
   std::vector<int64_t> staticInts(int i, llvm::StringRef what);
+  /// The same of an input of floats.
+  std::vector<double> staticFloats(int i, llvm::StringRef what);
   std::optional<double> knownScalar(Value value) const;
 
   //===--- building -------------------------------------------------------===//
@@ -153,6 +155,8 @@ public:
 private:
   Value buildNamed(llvm::StringRef name, TypeRange results, ValueRange operands,
                    llvm::ArrayRef<NamedAttribute> attributes);
+  /// Null and a failure if the input's elements are not known.
+  const Known *staticElements(int i, llvm::StringRef what, bool floats);
   Value splatOfNothing(RankedTensorType type, ReductionKind kind);
   RankedTensorType broadcastType(ValueRange operands, Type element);
   const pb::AttributeProto *find(llvm::StringRef name, int type);
