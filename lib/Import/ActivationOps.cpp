@@ -238,3 +238,19 @@ void onnx::importAtanh(NodeImporter &n) {
     return a.mul(a.mul(a.sign(x), a.logOnePlus(ratio)), 0.5);
   });
 }
+
+/// arctan(x / sqrt(1 - x^2)); 1 - x and 1 + x lose nothing near 1.
+void onnx::importAsin(NodeImporter &n) {
+  importFormula(n, [&](Arithmetic &a, Value x) {
+    Value one = a.number(x, 1.0);
+    Value rest = a.sqrt(a.mul(a.sub(one, x), a.add(x, 1.0)));
+    return n.pointwise<AtanOp>(a.div(x, rest));
+  });
+}
+/// 2 arctan(sqrt((1 - x) / (1 + x))).
+void onnx::importAcos(NodeImporter &n) {
+  importFormula(n, [&](Arithmetic &a, Value x) {
+    Value ratio = a.div(a.sub(a.number(x, 1.0), x), a.add(x, 1.0));
+    return a.mul(n.pointwise<AtanOp>(a.sqrt(ratio)), 2.0);
+  });
+}

@@ -57,6 +57,11 @@ public:
   /// Imports the nodes of a subgraph in place, in file order; the names of the
   /// graphs around it are visible. `what` names its node in errors.
   bool addBranch(const pb::GraphProto &branch, llvm::StringRef what);
+  /// The same for the body of a loop, whose inputs are `inputs`: gives its
+  /// outputs, and forgets its names, so that it can be imported again.
+  bool addIteration(const pb::GraphProto &body, llvm::StringRef what,
+                    llvm::ArrayRef<Value> inputs,
+                    llvm::SmallVectorImpl<Value> &outputs);
 
   /// Values whose size is data, by name; they are not among the others.
   llvm::StringMap<Segment> segments;
@@ -99,6 +104,9 @@ private:
 
   std::vector<int> order; ///< of the nodes
   int branchDepth = 0;
+  int64_t unrolledNodes = 0;
+  /// The declared shapes of outputs may be those of the other branch.
+  bool hasBranches = false;
   SymbolSizes sizes;
   llvm::StringMap<std::vector<std::string>> renamedDims;
   llvm::StringMap<const pb::TensorProto *> initializers;

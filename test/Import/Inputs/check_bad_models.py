@@ -128,8 +128,8 @@ cases = {
     "two-weights": (model([relu], initializers=[ints("w", [1]), ints("w", [2])]), [], ["two initializers", "'w'"]),
     "two-inputs": (model([relu], inputs=[value("x", [2]), value("x", [2])]), [], ["two inputs", "'x'"]),
     "unknown-ops": (
-        model([node("Wobble", ["x"], ["a"], domain="my.ops"), node("Loop", ["", "", "a"], ["b"], "l"), node("Wobble", ["b"], domain="my.ops")], opsets=(("", 20), ("my.ops", 1))),
-        [], ["2 ops are", "my.ops:Wobble, 2 nodes", r"Loop \(control flow\), 1 node 'l'"]),
+        model([node("Wobble", ["x"], ["a"], domain="my.ops"), node("SequenceMap", ["a"], ["b"], "l"), node("Wobble", ["b"], domain="my.ops")], opsets=(("", 20), ("my.ops", 1))),
+        [], ["2 ops are", "my.ops:Wobble, 2 nodes", "SequenceMap, 1 node 'l'"]),
     "no-op-type": (model([node("", ["x"])]), [], ["1 op is not supported"]),
     "old-opset": (opset(0), [], ["opset 0", "1 to 28"]),
     "unknown-attribute": (model([node("Relu", ["x"], slope=0.5)]), [], ["'slope'", "not supported in opset 20"]),
