@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -106,16 +107,24 @@ class Compiled:
         arguments = tools.compile_arguments(model, case.mesh, dims)
         tools.run("dshard-opt", *arguments, *flags, TARGET, "--to=plan", "--emit=mlir", "-o", folder / "gpu.mlir")
         self.text = (folder / "gpu.mlir").read_text()
+        self.plan = self.emit(self.text, "gpu")
         done = self.run()
         assert done.status == 0, done.stderr
 
+    def emit(self, text, name):
+        """The plan file of a plan as IR."""
+        (self.folder / f"{name}.mlir").write_text(text)
+        plan = self.folder / f"{name}.dsplan"
+        tools.run("dshard-opt", self.folder / f"{name}.mlir", "--from=plan", "--emit=plan", "-o", plan)
+        return plan
+
     def run(self, edit=None, **seeds):
         """dshard-run of the plan after `edit` of its text; `seeds` are variables of the emulator."""
-        text = edit(self.text) if edit else self.text
-        assert not edit or text != self.text, "the edit changes nothing any more: mend it"
-        (self.folder / "run.mlir").write_text(text)
-        plan = self.folder / "run.dsplan"
-        tools.run("dshard-opt", self.folder / "run.mlir", "--from=plan", "--emit=plan", "-o", plan)
+        plan = self.plan
+        if edit:
+            text = edit(self.text)
+            assert text != self.text, "the edit changes nothing any more: mend it"
+            plan = self.emit(text, "edited")
         with tools.emulated_gpus(self.case.ranks), pytest.MonkeyPatch.context() as patch:
             patch.setenv("DSHARD_EMULATOR_TIMEOUT", "2")
             for name, value in seeds.items():
@@ -256,14 +265,32 @@ def test_deadlock(name, call, says, compiled):
     assert re.search(rf"deadlock: .*{says} .* waits for rank \d", compiled(name).fault(DROP=call))
 
 
+@pytest.mark.parametrize("edit", [(r"^ *plan\.send .*\n", ""), (r"(plan\.send .*)to = 1", r"\1to = 0")])
+def test_plan_that_would_wait_for_ever(edit, compiled):
+    """Where stages have programs of their own a plan can lack a collective: it is refused before anything runs."""
+    with pytest.raises(tools.CommandFailed, match=r"plan_v7.* waits for ever in group 'pp'"):
+        compiled("llama-pipeline").run(sub(*edit))
+
+
+@pytest.mark.parametrize(
+    "name,edit",
+    [("llama", (r"^ *plan\.all_reduce .*\n", "")), ("llama-sharded", (r"(plan\.all_reduce .*group = )1", r"\g<1>0"))],
+)
+def test_collective_that_all_ranks_get_wrong(name, edit, compiled):
+    """It is missing, or goes to another group: nobody waits, but the values are others."""
+    assert " differs from " in compiled(name).fault(sub(*edit))
+
+
 @pytest.mark.parametrize("name,call", [("llama-sequence", "ncclReduceScatter:2"), ("llama-sharded", "ncclAllGather:3"), ("llama-ring", "ncclSend:0")])
 def test_missing_collective(name, call, compiled):
     """One rank lacks a collective, and the others meet its next one."""
     assert "mismatched " in compiled(name).fault(DROP=call)
 
 
-@pytest.mark.parametrize("call", ["ncclAllReduce", "cublasLtMatmul", "cublasLtMatmul:3", "cuLaunchKernel", "cuLaunchKernel:2", "cuMemcpyHtoDAsync_v2:1"])
-@pytest.mark.parametrize("name", ["mlp", "llama"])
+LOST = ["ncclAllReduce", "cublasLtMatmul", "cublasLtMatmul:3", "cuLaunchKernel", "cuMemcpyHtoDAsync_v2:1"]
+
+
+@pytest.mark.parametrize("name,call", [(name, call) for name in ["mlp", "llama"] for call in LOST] + [("llama", "cuLaunchKernel:2")])
 def test_lost_call(name, call, compiled):
     """What no check of the emulator can know to be missing is seen in the result."""
     assert " differs from " in compiled(name).fault(DROP=call)
@@ -408,7 +435,7 @@ def test_failing_rank(name, call, compiled):
     assert done.status == 1
     assert len(done.lines()) == 1, done.stderr
     assert re.match(rf"dshard-run: rank \d: .*{call.partition(':')[0]}: ", done.lines()[0])
-    assert not left_running(case.folder / "run.dsplan")
+    assert not left_running(case.plan)
 
 
 @pytest.mark.parametrize("name", ["llama", "llama-sharded", "llama-pipeline", "train-sharded"])
@@ -430,8 +457,7 @@ def test_ranks_that_do_not_connect(call, compiled):
 def test_killed_run(number, compiled):
     """The ranks are threads of one process: it leaves nobody behind."""
     case = compiled("llama")
-    assert case.run().status == 0
-    plan = case.folder / "run.dsplan"
+    plan = case.plan
     with tools.emulated_gpus(2):
         command = [tools.build_dir() / "bin" / "dshard-run", plan, "--weights", case.model.parent, *case.flags, "--repeat", "100000"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -443,6 +469,57 @@ def test_killed_run(number, compiled):
         process.send_signal(number)
         assert process.wait(timeout=10) == -number
     assert not left_running(plan)
+
+
+LIFE_OF_A_CALLER = """
+import ctypes, os, sys
+import numpy as np
+library, plan, weights, folder = sys.argv[1:]
+api = ctypes.CDLL(library)
+for name in ["create", "load", "run"]:
+    getattr(api, "dshard_session_" + name).restype = ctypes.c_char_p
+class Tensor(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_char_p), ("type", ctypes.c_int), ("rank", ctypes.c_int32),
+                ("dims", ctypes.POINTER(ctypes.c_int64)), ("data", ctypes.c_void_p)]
+class Options(ctypes.Structure):
+    _fields_ = [("weights", ctypes.c_char_p), ("random", ctypes.c_int32), ("seed", ctypes.c_uint64), ("threads", ctypes.c_uint32)]
+def tensor(name, array):
+    dims = (ctypes.c_int64 * array.ndim)(*array.shape)
+    return Tensor(name, 12, array.ndim, dims, array.ctypes.data)
+x, y = np.load(folder + "/x.npy"), np.zeros((16, 64), np.float32)
+threads = lambda: len(os.listdir("/proc/self/task"))
+before = threads()
+def session(runs):
+    handle = ctypes.c_void_p()
+    options = Options(weights.encode(), 0, 0, 0)
+    assert api.dshard_session_create(plan.encode(), ctypes.byref(options), ctypes.byref(handle)) is None
+    assert api.dshard_session_load(handle) is None
+    for _ in range(runs):
+        said = api.dshard_session_run(handle, b"run", ctypes.byref(tensor(b"x", x)), 1, ctypes.byref(tensor(b"y", y)), 1)
+        print((said or b"done").decode())
+    api.dshard_session_destroy(handle)
+    print(threads() - before)
+session(2)
+session(1)
+np.save(folder + "/again.npy", y)
+"""
+
+
+def test_caller_that_lives_on(compiled):
+    """A failed run is one message, so is the next one; no thread stays; and the plan can be loaded and run again."""
+    case = compiled("mlp")
+    library = tools.build_dir() / "lib" / "libdshard-runtime.so"
+    with tools.emulated_gpus(2), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DSHARD_EMULATOR_FAIL", "ncclAllReduce:1")
+        command = [sys.executable, "-c", LIFE_OF_A_CALLER, library, case.plan, case.model.parent, case.folder]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+    first, second, threads, third, more = done.stdout.splitlines()
+    assert re.match(r"rank \d: ncclAllReduce: unhandled system error", first)
+    assert "closed by an earlier failure; load the plan again" in second
+    assert third == "done"
+    assert threads == more == "0"
+    assert tools.largest_difference(np.load(case.folder / "again.npy"), np.load(case.folder / "expected.npy")) < 1e-3
 
 
 #
@@ -492,13 +569,12 @@ def test_every_entry_point_is_known():
 
 def line_with_library(case, name, path):
     """What the plan as it is says where the library is found at `path`, or (None) where no variable names one."""
-    assert case.run().status == 0
     with tools.emulated_gpus(case.case.ranks), pytest.MonkeyPatch.context() as patch:
         if path:
             patch.setenv(f"DSHARD_{name}_LIBRARY", str(path))
         else:
             patch.delenv(f"DSHARD_{name}_LIBRARY")
-        done = tools.start("dshard-run", case.folder / "run.dsplan", "--weights", case.model.parent, *case.flags, timeout=SECONDS)
+        done = tools.start("dshard-run", case.plan, "--weights", case.model.parent, *case.flags, timeout=SECONDS)
     assert done.status == 1
     assert len(done.lines()) == 1, done.stderr
     return done.lines()[0]
