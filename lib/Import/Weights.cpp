@@ -311,8 +311,10 @@ Result<FileTensor> TensorReader::read(const pb::TensorProto &tensor,
     if (!found)
       return error(found.status().message());
     range = *found;
-    // Axes, shapes and the like of producers that keep every tensor outside.
-    if (isa<IntegerType>(element) && bytes <= maxConstantBytes &&
+    // Axes, shapes and the like of producers that keep every tensor outside;
+    // rows of bytes are quantised weights and their zero points.
+    bool isBytes = element.isUnsignedInteger(8) && count > 1;
+    if (isa<IntegerType>(element) && !isBytes && bytes <= maxConstantBytes &&
         range.present) {
       int descriptor = ::open((file.folder + "/" + range.location).c_str(),
                               O_RDONLY | O_CLOEXEC | O_NONBLOCK);

@@ -332,6 +332,8 @@ Status Interpreter::inPlace(uint32_t at, const InstructionView &op) const {
           allowed = op.role(other).name == "residual" &&
                     op("ldr") == op("ldc") &&
                     op("stride_residual") == op("stride_out");
+        else if (op.info.kind == InstructionKind::MATMUL_NBITS)
+          allowed = op.role(other).name == "residual" && op("ldr") == op("ldc");
       }
       if (!allowed)
         return Status::error(

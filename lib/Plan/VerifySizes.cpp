@@ -45,6 +45,23 @@ static Wide matmulExtent(const InstructionView &op, const std::string &role) {
   return matrixExtent(batch, op("stride_out"), m, op("ldc"), n);
 }
 
+static Wide matmulNBitsExtent(const InstructionView &op,
+                              const std::string &role) {
+  Wide m = op("m"), n = op("n"), k = op("k"), block = op("block_size");
+  Wide blocks = (k + block - 1) / block;
+  if (role == "lhs")
+    return matrixExtent(1, 0, m, op("lda"), k);
+  if (role == "rhs")
+    return n * (blocks * block * op("bits") / 8);
+  if (role == "scales")
+    return n * blocks;
+  if (role == "zero_points")
+    return n * ((blocks * op("bits") + 7) / 8);
+  if (role == "bias")
+    return n;
+  return matrixExtent(1, 0, m, op(role == "residual" ? "ldr" : "ldc"), n);
+}
+
 static Wide attentionExtent(const InstructionView &op,
                             const std::string &role) {
   Wide batch = op("batch"), heads = op("heads"), s = op("s"), t = op("t");
@@ -78,6 +95,10 @@ ByteRange touchedBytes(const VerifyContext &context, uint32_t program,
     if (role.name == "rhs" && op("packed"))
       return {0, Wide(buffer.size())};
     return {0, matmulExtent(op, role.name) * width};
+  case InstructionKind::MATMUL_NBITS:
+    if (op("block_size") <= 0)
+      return {0, 0};
+    return {0, matmulNBitsExtent(op, role.name) * width};
   case InstructionKind::ATTENTION:
   case InstructionKind::ATTENTION_GRAD:
     return {0, attentionExtent(op, role.name) * width};
@@ -153,6 +174,7 @@ private:
   }
   Status touches();
   Status matmul();
+  Status matmulNBits();
   Status attention();
   Status loadSlice();
   Status packRhs();
@@ -199,6 +221,29 @@ Status SizeCheck::matmul() {
                 " bytes, a packed " + std::to_string(op("k")) + " x " +
                 std::to_string(op("n")) + " operand needs at least " +
                 wideText(packed));
+  return Status();
+}
+
+Status SizeCheck::matmulNBits() {
+  for (const char *role : {"lhs", "bias", "residual", "out"})
+    if (int u = op.use(role); u >= 0 && !isFloat(buffer(u).dtype()))
+      return fail(name(u) + " is " + toString(buffer(u).dtype()) +
+                  ", expected a floating-point type");
+  for (auto [role, type] :
+       {std::pair{"rhs", DataType::u8}, std::pair{"scales", DataType::f32},
+        std::pair{"zero_points", DataType::u8}})
+    if (int u = op.use(role); u >= 0 && buffer(u).dtype() != type)
+      return fail(name(u) + " is " + toString(buffer(u).dtype()) +
+                  ", expected " + toString(type));
+  if ((op("bits") != 4 && op("bits") != 8) || op("block_size") < 16 ||
+      op("block_size") % 16 != 0)
+    return fail(std::to_string(op("bits")) + " bits in blocks of " +
+                std::to_string(op("block_size")) +
+                ", expected 4 or 8 in blocks of a multiple of 16");
+  if (op("m") > 1 && op("ldc") < op("n"))
+    return fail("rows of " + std::to_string(op("n")) +
+                " elements are written " + std::to_string(op("ldc")) +
+                " elements apart");
   return Status();
 }
 
@@ -329,6 +374,9 @@ Status SizeCheck::run() {
   switch (op.info.kind) {
   case InstructionKind::MATMUL:
     status = matmul();
+    break;
+  case InstructionKind::MATMUL_NBITS:
+    status = matmulNBits();
     break;
   case InstructionKind::ATTENTION:
   case InstructionKind::ATTENTION_GRAD:

@@ -309,6 +309,10 @@ Status Executor::runOne(uint32_t index) {
     status = functions.matmul(device.state, instruction.stream(),
                               matmulArguments(*current, instruction));
     break;
+  case InstructionKind::MATMUL_NBITS:
+    status = functions.matmul(device.state, instruction.stream(),
+                              matmulNBitsArguments(*current, instruction));
+    break;
   case InstructionKind::ATTENTION:
     status = functions.attention(device.state, instruction.stream(),
                                  attentionArguments(*current, instruction));
@@ -496,6 +500,43 @@ Executor::matmulArguments(const plan::Program &program,
   g.transposeLhs = values.flag();
   g.transposeRhs = values.flag();
   g.packed = values.flag();
+  g.activation = static_cast<plan::Activation>(values.next());
+  return g;
+}
+
+MatmulArguments
+Executor::matmulNBitsArguments(const plan::Program &program,
+                               const plan::Instruction &instruction) const {
+  Operand lhs = operand(program, instruction, 0);
+  Operand rhs = operand(program, instruction, 1);
+  Operand bias = operand(program, instruction, 4);
+  Operand residual = operand(program, instruction, 5);
+  Operand out = operand(program, instruction, 6);
+  MatmulArguments g;
+  g.lhs = lhs.data;
+  g.rhs = rhs.data;
+  g.scales =
+      reinterpret_cast<const float *>(operand(program, instruction, 2).data);
+  g.zeroPoints =
+      reinterpret_cast<const uint8_t *>(operand(program, instruction, 3).data);
+  g.bias = bias.data;
+  g.residual = residual.data;
+  g.out = out.data;
+  g.lhsType = lhs.type;
+  g.rhsType = rhs.type;
+  g.biasType = bias.type;
+  g.residualType = residual.type;
+  g.outType = out.type;
+  Cursor values{*this, program, instruction.values_begin()};
+  g.m = values.next();
+  g.n = values.next();
+  g.k = values.next();
+  g.lda = values.next();
+  g.ldc = values.next();
+  g.ldr = values.next();
+  g.block = values.next();
+  g.bits = static_cast<int>(values.next());
+  g.int8 = values.flag();
   g.activation = static_cast<plan::Activation>(values.next());
   return g;
 }
@@ -698,6 +739,15 @@ Status Executor::check() {
         loops.assign(64, 0);
         status = device.functions->checkMatmul(
             device.state, matmulArguments(program, instruction),
+            program.thread_scratch());
+      } else if (kind == InstructionKind::MATMUL_NBITS && !isHostMemory()) {
+        status = Status::error(std::string("block-quantised products are for "
+                                           "CPUs, this rank runs on ") +
+                               device.functions->name);
+      } else if (kind == InstructionKind::MATMUL_NBITS) {
+        loops.assign(64, 0);
+        status = device.functions->checkMatmul(
+            device.state, matmulNBitsArguments(program, instruction),
             program.thread_scratch());
       } else if (kind == InstructionKind::ATTENTION) {
         loops.assign(64, 0);

@@ -567,4 +567,58 @@ TEST(Verifier, RefusesWrongTraining) {
   }
 }
 
+/// A product with 4 columns of 64 in two blocks of 32, of 4 bits.
+void buildQuantizedPlan(Builder &b) {
+  b.beginProgram("load").finish();
+  ProgramAssembler run = b.beginProgram("run");
+  uint32_t lhs = run.addBuffer({"lhs", DataType::f32, {2, 64}, 0});
+  uint32_t rhs = run.addBuffer({"rhs", DataType::u8, {4, 2, 16}, 512});
+  uint32_t scales = run.addBuffer({"scales", DataType::f32, {4, 2}, 640});
+  uint32_t zeros = run.addBuffer({"zeros", DataType::u8, {4, 1}, 704});
+  uint32_t out = run.addBuffer({"out", DataType::f32, {2, 4}, 768});
+  for (uint32_t buffer : {lhs, rhs, scales, zeros})
+    run.append(0, InstructionKind::FILL, {write(buffer)}, {literalBits(1)});
+  std::vector<Value> values;
+  for (int64_t value : {2, 4, 64, 64, 4, 0, 32, 4, 0, 0})
+    values.push_back(literal(value));
+  run.append(0, InstructionKind::MATMUL_NBITS,
+             {read(lhs), read(rhs), read(scales), read(zeros), absent(),
+              absent(), write(out)},
+             values);
+  run.finish();
+  uint32_t entry = b.addEntry("run", run.index());
+  PortSpec port;
+  port.name = "out";
+  port.program = run.index();
+  port.buffer = out;
+  port.global = port.local = {2, 4};
+  b.addOutput(entry, port);
+}
+
+TEST(Verifier, BlockQuantizedProducts) {
+  const std::vector<Case> list = {
+      {"as_built", [](PlanT &) {}, ""},
+      {"bits", [](PlanT &p) { valueOf(p, 4, 7) = literal(3); },
+       "[plan_v4]...3 bits in blocks of 32, expected 4 or 8 in blocks of a "
+       "multiple of 16"},
+      {"block", [](PlanT &p) { valueOf(p, 4, 6) = literal(0); },
+       "[plan_v4]...4 bits in blocks of 0"},
+      {"columns", [](PlanT &p) { valueOf(p, 4, 1) = literal(5); },
+       "[plan_v4]...'rhs' reaches byte 160 of"},
+      {"bytes", [](PlanT &p) { valueOf(p, 4, 7) = literal(8); },
+       "[plan_v4]...'rhs' reaches byte 256 of"},
+      {"scales",
+       [](PlanT &p) { run(p).buffers[2].mutate_dtype(DataType::i32); },
+       "[plan_v4]...is i32, expected f32"},
+  };
+  for (const Case &item : list) {
+    Builder builder;
+    buildQuantizedPlan(builder);
+    item.edit(builder.plan);
+    std::string error = test::verifierError(builder);
+    EXPECT_TRUE(item.error[0] ? matches(error, item.error) : error.empty())
+        << item.name << ": " << error;
+  }
+}
+
 } // namespace

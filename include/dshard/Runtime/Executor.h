@@ -133,6 +133,9 @@ private:
   Status runPack(const plan::Instruction &instruction, Cursor values);
   Status setScalars();
 
+  MatmulArguments
+  matmulNBitsArguments(const plan::Program &program,
+                       const plan::Instruction &instruction) const;
   MatmulArguments matmulArguments(const plan::Program &program,
                                   const plan::Instruction &instruction) const;
   AttentionArguments

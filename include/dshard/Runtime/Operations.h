@@ -17,6 +17,12 @@ namespace dshard {
 /// One product. Strides count elements. When `packed`, rhs is the packed form
 /// (one for all batches) and ldb, strideRhs and transposeRhs are unused.
 /// bias has n elements; residual is [m, n] with row stride ldr.
+///
+/// With `scales`, rhs is block-quantised [n, ceil(k / block), block] of u8 or of
+/// nibbles, low first: element k of column j is scales[j, k / block] *
+/// (rhs[j, k] - zero). zeroPoints: [n, blocks] of u8, or of nibbles in
+/// ceil(blocks / 2) bytes a column; absent: 8, or 128. Then batch is 1, lhs is
+/// not transposed and ldb, strideRhs, transposeRhs and packed are unused.
 struct MatmulArguments {
   int64_t batch = 1, m = 0, n = 0, k = 0;
   int64_t lda = 0, ldb = 0, ldc = 0, ldr = 0;
@@ -35,6 +41,12 @@ struct MatmulArguments {
   const void *bias = nullptr;     // may be absent
   const void *residual = nullptr; // may be absent; may be out
   void *out = nullptr;
+  const float *scales = nullptr;
+  const uint8_t *zeroPoints = nullptr;
+  int64_t block = 0;
+  int bits = 0;
+  /// The lhs may be rounded to 8 bits in blocks of 32 (largest magnitude / 127).
+  bool int8 = false;
 };
 
 /// See Cpu/Attention.h for the meaning.

@@ -28,6 +28,7 @@ LogicalResult Converter::convertMatMul(FusedOp op) {
   if (failed(call))
     return op.emitError("is not a matmul that the library computes");
   SmallVector<Operation *> chain;
+  bool isQuantized = !plan.getGpu() && matchQuantized(*call, chain);
   matchEpilogue(*call, chain);
   auto yield = cast<YieldOp>(op.getBody().front().getTerminator());
   if (yield.getValues().size() != 1 || yield.getValues()[0] != call->result)
@@ -38,13 +39,14 @@ LogicalResult Converter::convertMatMul(FusedOp op) {
     auto argument = dyn_cast_or_null<BlockArgument>(inside);
     return argument ? &op->getOpOperand(argument.getArgNumber()) : nullptr;
   };
-  OpOperand *lhs = operandOf(call->lhs.root), *rhs = operandOf(call->rhs.root);
+  OpOperand *lhs = operandOf(call->lhs.root),
+            *rhs = operandOf(isQuantized ? call->quantized : call->rhs.root);
   OpOperand *bias = operandOf(call->bias),
             *residual = operandOf(call->residual);
   if (!lhs || !rhs || (call->bias && !bias) || (call->residual && !residual))
     return op.emitError("has an operand that is not a buffer");
   bool packed = false;
-  if (Weights::isReadOnly(rhs->get())) {
+  if (!isQuantized && Weights::isReadOnly(rhs->get())) {
     const WeightState *state = weights.find(*rhs);
     packed = state && state->packed;
   }
@@ -62,11 +64,34 @@ LogicalResult Converter::convertMatMul(FusedOp op) {
       residual && (lhsBuffer == residualBuffer || rhsBuffer == residualBuffer ||
                    biasBuffer == residualBuffer);
   Value out = write(op.getResult(0), shared ? nullptr : residual);
-  int64_t area = call->m * call->n;
   static const ::dshard::plan::Activation activations[] = {
       ::dshard::plan::Activation::none, ::dshard::plan::Activation::relu,
       ::dshard::plan::Activation::geluErf, ::dshard::plan::Activation::geluTanh,
       ::dshard::plan::Activation::silu};
+  Attribute activation = literal(
+      static_cast<int64_t>(activations[static_cast<int>(call->activation)]));
+  if (isQuantized) {
+    OpOperand *scales = operandOf(call->scales),
+              *zeros = operandOf(call->zeroPoints);
+    if (!scales || (call->zeroPoints && !zeros))
+      return op.emitError("has an operand that is not a buffer");
+    instruction(op, InstructionKind::MATMUL_NBITS,
+                {lhsBuffer,
+                 rhsBuffer,
+                 one(scales),
+                 one(zeros),
+                 biasBuffer,
+                 residualBuffer,
+                 {out}},
+                {literal(call->m), literal(call->n), literal(call->k),
+                 literal(call->lda), literal(call->n),
+                 literal(residual ? call->n : 0), literal(call->block),
+                 literal(call->bits), literal(call->int8), activation});
+    threadScratch =
+        std::max<uint64_t>(threadScratch, ::dshard::cpu::gemmScratchBytes());
+    return success();
+  }
+  int64_t area = call->m * call->n;
   instruction(op, InstructionKind::MATMUL,
               {lhsBuffer, rhsBuffer, biasBuffer, residualBuffer, {out}},
               {literal(call->batch), literal(call->m), literal(call->n),
@@ -75,9 +100,7 @@ LogicalResult Converter::convertMatMul(FusedOp op) {
                literal(call->strideLhs), literal(call->strideRhs),
                literal(area), literal(residual ? area : 0),
                literal(call->transposeLhs), literal(call->transposeRhs),
-               literal(packed),
-               literal(static_cast<int64_t>(
-                   activations[static_cast<int>(call->activation)]))});
+               literal(packed), activation});
   // cuBLAS's own advice for the workspace of its kernels.
   uint64_t workspace = uint64_t(plan.getGpu() >= 90 ? 32 : 4) << 20;
   threadScratch = std::max<uint64_t>(

@@ -164,6 +164,10 @@ void Tile::packValues(int64_t key, int64_t count, int64_t padded) {
       for (int64_t c = 0; c < x.dvPadded; c += 16) {
         float *to = x.v + c * padded + j * 16;
         int64_t cols = std::min<int64_t>(16, a.dv - c);
+        if (cols == 16 && storage == Storage::f32) {
+          std::memcpy(to, from + c * sizeof(float), 16 * sizeof(float));
+          continue;
+        }
         table.toFloat(from + c * elementBytes(a.type), storage, to, cols);
         for (int64_t i = cols; i < 16; ++i)
           to[i] = 0;

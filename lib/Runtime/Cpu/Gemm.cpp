@@ -18,6 +18,9 @@ static Storage storageOf(DataType type) {
                                   : Storage::f16;
 }
 
+/// Elements of a result that no cache holds until it is read again.
+static constexpr int64_t largeResult = int64_t{8} << 20;
+
 static const char *at(const void *data, DataType type, int64_t element) {
   return static_cast<const char *>(data) + element * elementBytes(type);
 }
@@ -31,8 +34,17 @@ Status cpu::checkGemm(const GemmArguments &g) {
   };
   if (!isGemmType(g.lhsType))
     return refuse("lhs", g.lhsType);
-  if (!isGemmType(g.rhsType))
+  if (g.scales) {
+    if (g.rhsType != DataType::u8 || (g.bits != 4 && g.bits != 8) ||
+        g.block < 16 || g.block % 16 != 0)
+      return Status::error(
+          "a matmul of " + std::to_string(g.bits) + " bits in blocks of " +
+          std::to_string(g.block) +
+          " is not supported on the CPU (4 and 8 bits in u8 are, in blocks of "
+          "a multiple of 16)");
+  } else if (!isGemmType(g.rhsType)) {
     return refuse("rhs", g.rhsType);
+  }
   if (!isGemmType(g.outType))
     return refuse("result", g.outType);
   if (!isGemmType(g.biasType))
@@ -66,6 +78,28 @@ public:
         rhsStorage(g.packed ? storageOf(g.rhsType) : Storage::f32),
         panels((g.n + gemmPanel - 1) / gemmPanel) {}
 
+  /// A few rows times quantised columns, as they are stored: whether it pays,
+  /// and fits the scratch.
+  bool takesQuantizedRows() const {
+    return g.scales && g.m <= 4 && g.block >= 32 &&
+           (g.block & (g.block - 1)) == 0 &&
+           g.m * arrangedFloats(blocks(), g.block) <= gemmBlockRows * gemmChunk;
+  }
+  void arrangeRows(Scratch scratch) const;
+  void quantizedRows(int64_t panel, Scratch scratch) const;
+
+  /// The same in integers; how many rows fit the scratch at a time (0: not so).
+  int64_t int8Rows() const {
+    if (!g.scales || !g.int8 || g.bits != 4 || g.block != 32 ||
+        g.k % g.block != 0 || g.lhsType != DataType::f32)
+      return 0;
+    int64_t bytes = gemmBlockRows * gemmChunk * 4;
+    return std::min({g.m, gemmBlockRows, bytes / Int8Row(blocks()).bytes()});
+  }
+  void quantizeRows(int64_t row, int64_t rows, Scratch scratch) const;
+  void int8Panel(int64_t panel, int64_t row, int64_t rows,
+                 Scratch scratch) const;
+
   /// Rows [row, rowEnd) of panels [panel, panelEnd) of batch b, in blocks of
   /// blockRows.
   void rows(int64_t b, int64_t panel, int64_t panelEnd, int64_t row,
@@ -89,6 +123,13 @@ public:
   }
 
 private:
+  int64_t blocks() const { return (g.k + g.block - 1) / g.block; }
+  int64_t zeroBytes() const {
+    return g.bits == 4 ? (blocks() + 1) / 2 : blocks();
+  }
+  QuantizedColumn quantizedColumn(int64_t column) const;
+  void unpackChunk(int64_t panel, int64_t panelEnd, int64_t k, int64_t depth,
+                   float *out) const;
   void block(int64_t b, int64_t panel, int64_t panelEnd, int64_t row,
              int64_t rowEnd, bool rhsReady, Scratch scratch) const;
   void convertLhs(const void *lhs, int64_t row, int64_t rows, int64_t k,
@@ -145,9 +186,118 @@ void Product::transposeSquare(const void *in, DataType type, int64_t first,
   table.transpose16(square, 16, out, ldOut);
 }
 
+QuantizedColumn Product::quantizedColumn(int64_t column) const {
+  QuantizedColumn c;
+  c.data = static_cast<const uint8_t *>(g.rhs) +
+           column * blocks() * g.block * g.bits / 8;
+  c.scales = g.scales + column * blocks();
+  c.zeros = g.zeroPoints ? g.zeroPoints + column * zeroBytes() : nullptr;
+  c.block = g.block;
+  c.bits = g.bits;
+  return c;
+}
+
+/// packChunk of a quantised rhs.
+void Product::unpackChunk(int64_t panel, int64_t panelEnd, int64_t k,
+                          int64_t depth, float *out) const {
+  alignas(64) float columns[gemmPanel * 64];
+  alignas(64) float square[gemmPanel * gemmPanel];
+  for (int64_t p = panel; p < panelEnd; ++p, out += depth * gemmPanel) {
+    int64_t cols = std::min(gemmPanel, g.n - p * gemmPanel);
+    if (cols < gemmPanel)
+      std::memset(columns, 0, sizeof(columns));
+    for (int64_t i0 = 0; i0 < depth; i0 += 64) {
+      int64_t now = std::min<int64_t>(64, (depth - i0 + 15) / 16 * 16);
+      for (int64_t j = 0; j < cols; ++j)
+        table.dequantize(quantizedColumn(p * gemmPanel + j), k + i0, now,
+                         columns + j * 64);
+      for (int64_t i = 0; i < now; i += 16) {
+        int64_t left = std::min<int64_t>(16, depth - i0 - i);
+        float *to = out + (i0 + i) * gemmPanel;
+        table.transpose16(columns + i, 64, left == 16 ? to : square, 16);
+        if (left < 16)
+          std::memcpy(to, square, left * gemmPanel * sizeof(float));
+      }
+    }
+  }
+}
+
+/// The rows of lhs into scratch.a as QuantizedDot wants them.
+void Product::arrangeRows(Scratch scratch) const {
+  int64_t stride = arrangedFloats(blocks(), g.block);
+  for (int64_t row = 0; row < g.m; ++row) {
+    float *x = scratch.a + row * stride;
+    float *sums = x + arrangedSums(blocks(), g.block);
+    std::memset(x, 0, stride * sizeof(float));
+    for (int64_t k = 0; k < g.k; k += 32) {
+      alignas(64) float line[32] = {};
+      int64_t now = std::min<int64_t>(32, g.k - k);
+      table.toFloat(at(g.lhs, g.lhsType, row * g.lda + k), storageOf(g.lhsType),
+                    line, now);
+      for (int64_t j = 0; j < 32; ++j) {
+        static constexpr float places[8] = {
+            1, 0x1p-4f, 0x1p-8f, 0x1p-12f, 0x1p-16f, 0x1p-20f, 0x1p-24f, 1};
+        if (g.bits == 8)
+          x[k + j] = line[j];
+        else
+          x[k / 128 * 128 + j % 8 * 16 + (k % 128 + j) / 8] =
+              line[j] * places[j % 8];
+      }
+      for (float value : line)
+        sums[k / g.block] += value;
+    }
+  }
+}
+
+void Product::quantizeRows(int64_t row, int64_t rows, Scratch scratch) const {
+  int64_t bytes = Int8Row(blocks()).bytes();
+  char *out = reinterpret_cast<char *>(scratch.a);
+  std::memset(out, 0, rows * bytes);
+  for (int64_t i = 0; i < rows; ++i)
+    table.quantizeRow(static_cast<const float *>(g.lhs) + (row + i) * g.lda,
+                      blocks(), out + i * bytes);
+}
+
+void Product::int8Panel(int64_t panel, int64_t row, int64_t rows,
+                        Scratch scratch) const {
+  Int8Dot d;
+  d.first = quantizedColumn(panel * gemmPanel);
+  d.blocks = blocks();
+  d.dataStep = d.blocks * g.block * g.bits / 8;
+  d.zeroStep = zeroBytes();
+  d.columns = std::min(gemmPanel, g.n - panel * gemmPanel);
+  d.xStep = Int8Row(d.blocks).bytes();
+  d.ldc = gemmPanel;
+  for (int64_t i = 0; i < rows; i += 4) {
+    d.x = reinterpret_cast<const char *>(scratch.a) + i * d.xStep;
+    d.rows = std::min<int64_t>(4, rows - i);
+    d.out = scratch.c + i * gemmPanel;
+    table.int8Dot(d);
+  }
+  finish(0, panel, row, rows, scratch.c);
+}
+
+void Product::quantizedRows(int64_t panel, Scratch scratch) const {
+  QuantizedDot d;
+  d.first = quantizedColumn(panel * gemmPanel);
+  d.blocks = blocks();
+  d.dataStep = d.blocks * g.block * g.bits / 8;
+  d.zeroStep = zeroBytes();
+  d.columns = std::min(gemmPanel, g.n - panel * gemmPanel);
+  d.x = scratch.a;
+  d.xStep = arrangedFloats(d.blocks, g.block);
+  d.rows = g.m;
+  d.out = scratch.c;
+  d.ldc = gemmPanel;
+  table.quantizedDot(d);
+  finish(0, panel, 0, g.m, scratch.c);
+}
+
 /// Panels [panel, panelEnd), each [depth][16], one behind the other.
 void Product::packChunk(const void *rhs, int64_t panel, int64_t panelEnd,
                         int64_t k, int64_t depth, float *out) const {
+  if (g.scales)
+    return unpackChunk(panel, panelEnd, k, depth, out);
   Storage storage = storageOf(g.rhsType);
   int64_t column = panel * gemmPanel;
   int64_t size = depth * gemmPanel;
@@ -213,6 +363,10 @@ void Product::finish(int64_t b, int64_t panel, int64_t row, int64_t rows,
       at(g.out, g.outType, b * g.strideOut + row * g.ldc + column));
   e.ldc = g.ldc;
   e.outStorage = storageOf(g.outType);
+  e.streams = g.outType == DataType::f32 && e.cols == gemmPanel &&
+              g.m * g.n >= largeResult &&
+              reinterpret_cast<uintptr_t>(e.out) % 64 == 0 &&
+              (g.ldc % 16 == 0 || rows == 1);
   table.epilogue(e);
 }
 
@@ -290,6 +444,33 @@ void cpu::gemm(const GemmArguments &g, ThreadPool &pool, void *scratch,
   if (g.m <= 0 || g.n <= 0 || g.batch <= 0)
     return;
   Product product(g);
+  if (int64_t rows = product.int8Rows()) {
+    int64_t perPanel = gemmPanel * g.k * std::max<int64_t>(rows, 8);
+    for (int64_t row = 0; row < g.m; row += rows) {
+      int64_t now = std::min(rows, g.m - row);
+      pool.parallelDynamic(
+          product.panelCount(), (smallestShare + perPanel - 1) / perPanel,
+          [&](int64_t begin, int64_t end, unsigned worker) {
+            Scratch mine(static_cast<char *>(scratch) + worker * scratchStride);
+            product.quantizeRows(row, now, mine);
+            for (int64_t panel = begin; panel < end; ++panel)
+              product.int8Panel(panel, row, now, mine);
+          });
+    }
+    return;
+  }
+  if (product.takesQuantizedRows()) {
+    int64_t perPanel = gemmPanel * g.k * std::max<int64_t>(g.m, 8);
+    pool.parallelDynamic(
+        product.panelCount(), (smallestShare + perPanel - 1) / perPanel,
+        [&](int64_t begin, int64_t end, unsigned worker) {
+          Scratch mine(static_cast<char *>(scratch) + worker * scratchStride);
+          product.arrangeRows(mine);
+          for (int64_t panel = begin; panel < end; ++panel)
+            product.quantizedRows(panel, mine);
+        });
+    return;
+  }
   // A weight panel is read once by one thread where there are panels enough;
   // else the rows are split too.
   int64_t panels = product.panelCount();

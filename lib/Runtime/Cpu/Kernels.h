@@ -48,6 +48,7 @@ struct EpilogueArguments {
   void *out;
   int64_t ldc;
   Storage outStorage;
+  bool streams = false; // out is f32, whole and aligned, and larger than caches
 };
 
 /// One row of a tile of attention scores, n of them, of which [low, high) are
@@ -77,6 +78,69 @@ struct GradientRow {
   float softcap; // 0: none
 };
 
+/// One column of a block-quantised operand: element k is scales[k / block] *
+/// (q[k] - zero), q of 4 bits (low nibble first) or 8, block a multiple of 16.
+/// The zero of block i is nibble or byte i of `zeros`; null: 8 or 128.
+struct QuantizedColumn {
+  const uint8_t *data;
+  const float *scales;
+  const uint8_t *zeros;
+  int64_t block;
+  int bits;
+};
+
+/// Products of up to four rows with `columns` quantised columns, the operand of
+/// column j being dataStep, blocks and zeroStep further than that of column
+/// j - 1. blocks covers all of k; a block is a multiple of 32. x is arranged as
+/// arrangeRow does it; row i of it is xStep floats further, row i of the result
+/// `out` ldc.
+struct QuantizedDot {
+  QuantizedColumn first;
+  int64_t dataStep, zeroStep, blocks, columns;
+  const float *x;
+  int64_t xStep;
+  int64_t rows;
+  float *out;
+  int64_t ldc;
+};
+/// An arranged row, then the sum of each block at arrangedSums. 8 bits: its
+/// elements in order. 4 bits: sixteen 32-bit words of a column hold 128
+/// elements, word l those from 8 l on, low nibble first. Of every 128 elements
+/// come first those that meet nibble 0 of each word, then nibble 1, ... Nibble
+/// j is not shifted down before it is converted, so its elements are multiplied
+/// by 16^-j, those of the last, which would be the sign, apart.
+inline int64_t arrangedSums(int64_t blocks, int64_t block) {
+  return (blocks * block + 127) / 128 * 128;
+}
+inline int64_t arrangedFloats(int64_t blocks, int64_t block) {
+  return arrangedSums(blocks, block) + (blocks + 15) / 16 * 16;
+}
+
+/// A row of activations in s8: each block of 32 is its largest magnitude / 127
+/// times integers. Four blocks side by side: their even elements, 16 bytes
+/// each, then their odd ones. Behind the bytes: of each block its scale four
+/// times, then of each block the sum of its elements (as floats, in whole
+/// sixteens).
+struct Int8Row {
+  explicit Int8Row(int64_t blocks) : quads((blocks + 3) / 4) {}
+  int64_t quads;
+  int64_t scales() const { return quads * 128; }
+  int64_t sums() const { return scales() + quads * 64; }
+  int64_t bytes() const { return sums() + (quads + 3) / 4 * 64; }
+};
+
+/// QuantizedDot in integers: blocks of 32 of 4 bits, x of rows as Int8Row,
+/// xStep bytes apart.
+struct Int8Dot {
+  QuantizedColumn first;
+  int64_t dataStep, zeroStep, blocks, columns;
+  const char *x;
+  int64_t xStep;
+  int64_t rows;
+  float *out;
+  int64_t ldc;
+};
+
 struct Kernels {
   const char *name;
   int64_t panels;       // that one register tile covers
@@ -90,6 +154,12 @@ struct Kernels {
   /// out[j][i] = in[i][j] for a 16 x 16 piece: rows with stride ldIn, ldOut.
   void (*transpose16)(const float *in, int64_t ldIn, float *out, int64_t ldOut);
   void (*gradientRow)(const GradientRow &);
+  /// out[0, n) = elements [k, k + n) of a column, both multiples of 16.
+  void (*dequantize)(const QuantizedColumn &, int64_t k, int64_t n, float *out);
+  void (*quantizedDot)(const QuantizedDot &);
+  /// `row`, zeros before, gets `blocks` blocks of x.
+  void (*quantizeRow)(const float *x, int64_t blocks, char *row);
+  void (*int8Dot)(const Int8Dot &);
 };
 
 extern const Kernels portableKernels;

@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Kernels.h"
+#include "QuantizedKernels.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -550,6 +551,10 @@ const Kernels dshard::cpu::avx2Kernels = {
     softmaxRow,
     scale,
     transpose16,
-    gradientRow};
+    gradientRow,
+    dequantizePlain,
+    quantizedDotPlain,
+    quantizeRowPlain,
+    int8DotPlain};
 
 #endif // __x86_64__

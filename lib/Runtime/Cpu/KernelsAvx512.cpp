@@ -301,8 +301,13 @@ template <int activation> void epilogueOf(const EpilogueArguments &e) {
     if (e.residual)
       x = _mm512_add_ps(
           x, loadLanes(e.residual, e.residualStorage, i * e.ldr, lanes));
-    storeLanes(e.out, e.outStorage, i * e.ldc, x, lanes);
+    if (e.streams)
+      _mm512_stream_ps(static_cast<float *>(e.out) + i * e.ldc, x);
+    else
+      storeLanes(e.out, e.outStorage, i * e.ldc, x, lanes);
   }
+  if (e.streams)
+    _mm_sfence();
 }
 
 void epilogue(const EpilogueArguments &e) {
@@ -391,6 +396,299 @@ float softmaxRow(const SoftmaxRow &row) {
   return alpha;
 }
 
+//===----------------------------------------------------------------------===//
+// Block-quantised operands
+//===----------------------------------------------------------------------===//
+
+inline float zeroOf(const QuantizedColumn &c, int64_t block) {
+  if (!c.zeros)
+    return c.bits == 4 ? 8.0f : 128.0f;
+  if (c.bits == 8)
+    return c.zeros[block];
+  return static_cast<float>(c.zeros[block / 2] >> (block % 2 * 4) & 15);
+}
+
+inline __m512 bytesToFloat(__m128i bytes) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+}
+
+void dequantize(const QuantizedColumn &c, int64_t k, int64_t n, float *out) {
+  for (int64_t i = 0; i < n; i += 16) {
+    int64_t block = (k + i) / c.block;
+    __m512 scale = _mm512_set1_ps(c.scales[block]);
+    __m512 zero = _mm512_set1_ps(zeroOf(c, block));
+    __m128i q;
+    if (c.bits == 8) {
+      q = _mm_loadu_si128(reinterpret_cast<const __m128i *>(c.data + k + i));
+    } else {
+      __m128i half = _mm_loadl_epi64(
+          reinterpret_cast<const __m128i *>(c.data + (k + i) / 2));
+      __m128i mask = _mm_set1_epi8(15);
+      q = _mm_unpacklo_epi8(_mm_and_si128(half, mask),
+                            _mm_and_si128(_mm_srli_epi16(half, 4), mask));
+    }
+    _mm512_storeu_ps(
+        out + i, _mm512_mul_ps(_mm512_sub_ps(bytesToFloat(q), zero), scale));
+  }
+}
+
+/// What the zeros take away from a column: the scaled sums of the blocks.
+inline float zeroPart(QuantizedColumn c, int64_t zeroStep, int64_t blocks,
+                      int64_t column, const float *sums) {
+  c.scales += column * blocks;
+  if (c.zeros) {
+    c.zeros += column * zeroStep;
+    float sum = 0;
+    for (int64_t b = 0; b < blocks; ++b)
+      sum += c.scales[b] * zeroOf(c, b) * sums[b];
+    return sum;
+  }
+  __m512 away = _mm512_setzero_ps();
+  for (int64_t b = 0; b < blocks; b += 16)
+    away = _mm512_fmadd_ps(
+        _mm512_maskz_loadu_ps(firstLanes(blocks - b), c.scales + b),
+        _mm512_loadu_ps(sums + b), away);
+  return (c.bits == 4 ? 8.0f : 128.0f) * _mm512_reduce_add_ps(away);
+}
+
+#define DSHARD_EACH_DOT(DO) DO(0) DO(1) DO(2) DO(3)
+
+/// Two columns at a time, so that additions need not wait for each other.
+template <int rows>
+__attribute__((noinline)) void dotNibbles(const QuantizedDot &d) {
+  int64_t block = d.first.block, k = d.blocks * block;
+  // Scales of the four 32s of a group, or of fewer, larger blocks.
+  int64_t perGroup = block < 128 ? 128 / block : 1;
+  __m512i which =
+      _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+  if (block > 32)
+    which = block == 64 ? _mm512_srli_epi32(which, 1) : _mm512_setzero_si512();
+  for (int64_t column = 0; column < d.columns; column += 2) {
+    bool both = column + 1 < d.columns;
+    const uint8_t *data0 = d.first.data + column * d.dataStep;
+    const uint8_t *data1 = data0 + (both ? d.dataStep : 0);
+    const float *scales0 = d.first.scales + column * d.blocks;
+    const float *scales1 = scales0 + (both ? d.blocks : 0);
+#define DECLARE(I) __m512 c##I##0 = _mm512_setzero_ps(), c##I##1 = c##I##0;
+    DSHARD_EACH_DOT(DECLARE)
+#undef DECLARE
+    for (int64_t at = 0; at < k; at += 128) {
+      // Far enough ahead for memory; one stream for each column.
+      _mm_prefetch(reinterpret_cast<const char *>(data0 + at / 2 + 1024),
+                   _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char *>(data1 + at / 2 + 1024),
+                   _MM_HINT_T0);
+      int64_t left = k - at;
+      __mmask16 words = left >= 128 ? 0xffff : firstLanes(left / 8);
+      __m512i q0 = _mm512_maskz_loadu_epi32(words, data0 + at / 2);
+      __m512i q1 = _mm512_maskz_loadu_epi32(words, data1 + at / 2);
+#define DECLARE(I) __m512 p##I##0 = _mm512_setzero_ps(), p##I##1 = p##I##0;
+      DSHARD_EACH_DOT(DECLARE)
+#undef DECLARE
+#define STEP(I)                                                                \
+  if constexpr (rows > I) {                                                    \
+    __m512 x = _mm512_loadu_ps(d.x + I * d.xStep + at + 16 * j);               \
+    p##I##0 = _mm512_fmadd_ps(y0, x, p##I##0);                                 \
+    p##I##1 = _mm512_fmadd_ps(y1, x, p##I##1);                                 \
+  }
+#pragma GCC unroll 8
+      for (int j = 0; j < 8; ++j) {
+        __m512i mask = _mm512_set1_epi32(15 << (4 * (j % 7)));
+        __m512 y0 = _mm512_cvtepi32_ps(j < 7 ? _mm512_and_si512(q0, mask)
+                                             : _mm512_srli_epi32(q0, 28));
+        __m512 y1 = _mm512_cvtepi32_ps(j < 7 ? _mm512_and_si512(q1, mask)
+                                             : _mm512_srli_epi32(q1, 28));
+        DSHARD_EACH_DOT(STEP)
+      }
+#undef STEP
+      int64_t first = at / block;
+      int64_t some = d.blocks - first < perGroup ? d.blocks - first : perGroup;
+      __mmask16 lanes = firstLanes(some);
+      __m512 scale0 = _mm512_permutexvar_ps(
+          which, _mm512_maskz_loadu_ps(lanes, scales0 + first));
+      __m512 scale1 = _mm512_permutexvar_ps(
+          which, _mm512_maskz_loadu_ps(lanes, scales1 + first));
+#define ADD(I)                                                                 \
+  if constexpr (rows > I) {                                                    \
+    c##I##0 = _mm512_fmadd_ps(p##I##0, scale0, c##I##0);                       \
+    c##I##1 = _mm512_fmadd_ps(p##I##1, scale1, c##I##1);                       \
+  }
+      DSHARD_EACH_DOT(ADD)
+    }
+#define FINISH(I)                                                              \
+  if constexpr (rows > I) {                                                    \
+    const float *sums = d.x + I * d.xStep + arrangedSums(d.blocks, block);     \
+    float *out = d.out + I * d.ldc + column;                                   \
+    out[0] = _mm512_reduce_add_ps(c##I##0) -                                   \
+             zeroPart(d.first, d.zeroStep, d.blocks, column, sums);            \
+    if (both)                                                                  \
+      out[1] = _mm512_reduce_add_ps(c##I##1) -                                 \
+               zeroPart(d.first, d.zeroStep, d.blocks, column + 1, sums);      \
+  }
+    DSHARD_EACH_DOT(FINISH)
+  }
+}
+
+template <int rows>
+__attribute__((noinline)) void dotBytes(const QuantizedDot &d) {
+  int64_t block = d.first.block;
+  for (int64_t column = 0; column < d.columns; column += 2) {
+    bool both = column + 1 < d.columns;
+    const uint8_t *data0 = d.first.data + column * d.dataStep;
+    const uint8_t *data1 = data0 + (both ? d.dataStep : 0);
+    const float *scales0 = d.first.scales + column * d.blocks;
+    const float *scales1 = scales0 + (both ? d.blocks : 0);
+#define DECLARE(I) __m512 c##I##0 = _mm512_setzero_ps(), c##I##1 = c##I##0;
+    DSHARD_EACH_DOT(DECLARE)
+#undef DECLARE
+    for (int64_t b = 0, k = 0; b < d.blocks; ++b) {
+      _mm_prefetch(reinterpret_cast<const char *>(data0 + k + 1024),
+                   _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char *>(data1 + k + 1024),
+                   _MM_HINT_T0);
+#define DECLARE(I) __m512 p##I##0 = _mm512_setzero_ps(), p##I##1 = p##I##0;
+      DSHARD_EACH_DOT(DECLARE)
+#undef DECLARE
+      for (int64_t end = k + block; k < end; k += 16) {
+        __m512 y0 = bytesToFloat(
+            _mm_loadu_si128(reinterpret_cast<const __m128i *>(data0 + k)));
+        __m512 y1 = bytesToFloat(
+            _mm_loadu_si128(reinterpret_cast<const __m128i *>(data1 + k)));
+#define STEP(I)                                                                \
+  if constexpr (rows > I) {                                                    \
+    __m512 x = _mm512_loadu_ps(d.x + I * d.xStep + k);                         \
+    p##I##0 = _mm512_fmadd_ps(y0, x, p##I##0);                                 \
+    p##I##1 = _mm512_fmadd_ps(y1, x, p##I##1);                                 \
+  }
+        DSHARD_EACH_DOT(STEP)
+#undef STEP
+      }
+      __m512 scale0 = _mm512_set1_ps(scales0[b]);
+      __m512 scale1 = _mm512_set1_ps(scales1[b]);
+      DSHARD_EACH_DOT(ADD)
+    }
+    DSHARD_EACH_DOT(FINISH)
+  }
+}
+#undef ADD
+#undef FINISH
+#undef DSHARD_EACH_DOT
+
+void quantizedDot(const QuantizedDot &d) {
+  using Function = void (*)(const QuantizedDot &);
+  static const Function functions[2][4] = {
+      {dotNibbles<1>, dotNibbles<2>, dotNibbles<3>, dotNibbles<4>},
+      {dotBytes<1>, dotBytes<2>, dotBytes<3>, dotBytes<4>}};
+  functions[d.first.bits == 8][d.rows - 1](d);
+}
+
+void quantizeRow(const float *x, int64_t blocks, char *row) {
+  Int8Row form(blocks);
+  float *scales = reinterpret_cast<float *>(row + form.scales());
+  float *sums = reinterpret_cast<float *>(row + form.sums());
+  // Even bytes first.
+  const __m128i order =
+      _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+  for (int64_t b = 0; b < blocks; ++b, x += 32) {
+    __m512 x0 = _mm512_loadu_ps(x), x1 = _mm512_loadu_ps(x + 16);
+    float top = _mm512_reduce_max_ps(
+        _mm512_max_ps(_mm512_abs_ps(x0), _mm512_abs_ps(x1)));
+    float scale = top * (1.0f / 127.0f);
+    __m512 by = _mm512_set1_ps(scale > 1e-30f ? scale : 1e-30f);
+    __m512i q0 = _mm512_cvtps_epi32(_mm512_div_ps(x0, by));
+    __m512i q1 = _mm512_cvtps_epi32(_mm512_div_ps(x1, by));
+    __m128i first = _mm_shuffle_epi8(_mm512_cvtepi32_epi8(q0), order);
+    __m128i second = _mm_shuffle_epi8(_mm512_cvtepi32_epi8(q1), order);
+    char *to = row + b / 4 * 128 + b % 4 * 16;
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(to),
+                     _mm_unpacklo_epi64(first, second));
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(to + 64),
+                     _mm_unpackhi_epi64(first, second));
+    _mm_storeu_ps(scales + b * 4, _mm_set1_ps(scale));
+    sums[b] = scale * static_cast<float>(
+                          _mm512_reduce_add_epi32(_mm512_add_epi32(q0, q1)));
+  }
+}
+
+/// As dotNibbles. A byte product of 4 bits and 8 never overflows.
+template <int rows>
+__attribute__((noinline, target("avx512vnni"))) void
+int8Columns(const Int8Dot &d) {
+  Int8Row form(d.blocks);
+  const __m512i nibble = _mm512_set1_epi8(15);
+  const __m512i four =
+      _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+  for (int64_t column = 0; column < d.columns; column += 2) {
+    bool both = column + 1 < d.columns;
+    const uint8_t *data0 = d.first.data + column * d.dataStep;
+    const uint8_t *data1 = data0 + (both ? d.dataStep : 0);
+    const float *scales0 = d.first.scales + column * d.blocks;
+    const float *scales1 = scales0 + (both ? d.blocks : 0);
+#define DSHARD_EACH_DOT(DO) DO(0) DO(1) DO(2) DO(3)
+#define DECLARE(I) __m512 c##I##0 = _mm512_setzero_ps(), c##I##1 = c##I##0;
+    DSHARD_EACH_DOT(DECLARE)
+#undef DECLARE
+    for (int64_t quad = 0; quad < form.quads; ++quad) {
+      int64_t left = d.blocks - quad * 4;
+      __mmask64 bytes =
+          left >= 4 ? ~__mmask64{0} : (__mmask64{1} << (left * 16)) - 1;
+      __mmask16 lanes = firstLanes(left < 4 ? left : 4);
+      _mm_prefetch(reinterpret_cast<const char *>(data0 + quad * 64 + 2048),
+                   _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char *>(data1 + quad * 64 + 2048),
+                   _MM_HINT_T0);
+      __m512i q0 = _mm512_maskz_loadu_epi8(bytes, data0 + quad * 64);
+      __m512i q1 = _mm512_maskz_loadu_epi8(bytes, data1 + quad * 64);
+      __m512i low0 = _mm512_and_si512(q0, nibble);
+      __m512i low1 = _mm512_and_si512(q1, nibble);
+      __m512i high0 = _mm512_and_si512(_mm512_srli_epi16(q0, 4), nibble);
+      __m512i high1 = _mm512_and_si512(_mm512_srli_epi16(q1, 4), nibble);
+      __m512 scale0 = _mm512_permutexvar_ps(
+          four, _mm512_maskz_loadu_ps(lanes, scales0 + quad * 4));
+      __m512 scale1 = _mm512_permutexvar_ps(
+          four, _mm512_maskz_loadu_ps(lanes, scales1 + quad * 4));
+#define STEP(I)                                                                \
+  if constexpr (rows > I) {                                                    \
+    const char *row = d.x + I * d.xStep;                                       \
+    __m512i even = _mm512_loadu_si512(row + quad * 128);                       \
+    __m512i odd = _mm512_loadu_si512(row + quad * 128 + 64);                   \
+    __m512 scale = _mm512_loadu_ps(row + form.scales() + quad * 64);           \
+    __m512i s0 = _mm512_dpbusd_epi32(_mm512_setzero_si512(), low0, even);      \
+    __m512i s1 = _mm512_dpbusd_epi32(_mm512_setzero_si512(), low1, even);      \
+    s0 = _mm512_dpbusd_epi32(s0, high0, odd);                                  \
+    s1 = _mm512_dpbusd_epi32(s1, high1, odd);                                  \
+    c##I##0 = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s0),                          \
+                              _mm512_mul_ps(scale, scale0), c##I##0);          \
+    c##I##1 = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s1),                          \
+                              _mm512_mul_ps(scale, scale1), c##I##1);          \
+  }
+      DSHARD_EACH_DOT(STEP)
+#undef STEP
+    }
+#define FINISH(I)                                                              \
+  if constexpr (rows > I) {                                                    \
+    const float *sums =                                                        \
+        reinterpret_cast<const float *>(d.x + I * d.xStep + form.sums());      \
+    float *out = d.out + I * d.ldc + column;                                   \
+    out[0] = _mm512_reduce_add_ps(c##I##0) -                                   \
+             zeroPart(d.first, d.zeroStep, d.blocks, column, sums);            \
+    if (both)                                                                  \
+      out[1] = _mm512_reduce_add_ps(c##I##1) -                                 \
+               zeroPart(d.first, d.zeroStep, d.blocks, column + 1, sums);      \
+  }
+    DSHARD_EACH_DOT(FINISH)
+#undef FINISH
+#undef DSHARD_EACH_DOT
+  }
+}
+
+void int8Dot(const Int8Dot &d) {
+  using Function = void (*)(const Int8Dot &);
+  static const Function functions[4] = {int8Columns<1>, int8Columns<2>,
+                                        int8Columns<3>, int8Columns<4>};
+  functions[d.rows - 1](d);
+}
+
 } // namespace
 
 void dshard::cpu::useAvx512(Kernels &table) {
@@ -401,6 +699,11 @@ void dshard::cpu::useAvx512(Kernels &table) {
   table.tile[2] = tile<Storage::f16>;
   table.epilogue = epilogue;
   table.softmaxRow = softmaxRow;
+  table.dequantize = dequantize;
+  table.quantizedDot = quantizedDot;
+  table.quantizeRow = quantizeRow;
+  if (__builtin_cpu_supports("avx512vnni"))
+    table.int8Dot = int8Dot;
 }
 
 #endif // __x86_64__

@@ -1,6 +1,7 @@
 //===- KernelsPortable.cpp - Plain C++ kernels for any CPU ----------------===//
 
 #include "Kernels.h"
+#include "QuantizedKernels.h"
 #include "dshard/Support/Environment.h"
 #include "dshard/Support/Half.h"
 
@@ -160,7 +161,11 @@ const Kernels dshard::cpu::portableKernels = {
     softmaxRow,
     scale,
     transpose16,
-    gradientRow};
+    gradientRow,
+    dequantizePlain,
+    quantizedDotPlain,
+    quantizeRowPlain,
+    int8DotPlain};
 
 const Kernels &dshard::cpu::kernels() {
 #if defined(__x86_64__)

@@ -25,7 +25,8 @@ void *ThreadPool::enter(void *argument) {
 }
 
 // Not std::thread, which ends the process when a thread cannot be had.
-ThreadPool::ThreadPool(unsigned threads) : count(threads ? threads : 1) {
+ThreadPool::ThreadPool(unsigned threads)
+    : count(threads ? threads : 1), ranges(count) {
   for (unsigned worker = 1; worker < count; ++worker) {
     auto start = std::make_unique<Start>(Start{this, worker});
     pthread_t thread;
@@ -46,6 +47,56 @@ ThreadPool::~ThreadPool() {
   started.bump();
   for (pthread_t thread : threads)
     pthread_join(thread, nullptr);
+}
+
+bool ThreadPool::Range::takeFront(uint32_t &begin, uint32_t &end) {
+  uint64_t now = word.load(std::memory_order_relaxed);
+  while (true) {
+    begin = static_cast<uint32_t>(now >> 32);
+    end = static_cast<uint32_t>(now);
+    if (begin >= end)
+      return false;
+    uint32_t taken = begin + (end - begin + 3) / 4;
+    if (word.compare_exchange_weak(now, uint64_t{taken} << 32 | end,
+                                   std::memory_order_relaxed)) {
+      end = taken;
+      return true;
+    }
+  }
+}
+
+bool ThreadPool::Range::takeBack(uint32_t &begin, uint32_t &end) {
+  uint64_t now = word.load(std::memory_order_relaxed);
+  while (true) {
+    begin = static_cast<uint32_t>(now >> 32);
+    end = static_cast<uint32_t>(now);
+    if (begin >= end)
+      return false;
+    uint32_t kept = end - (end - begin + 1) / 2;
+    if (word.compare_exchange_weak(now, uint64_t{begin} << 32 | kept,
+                                   std::memory_order_relaxed)) {
+      begin = kept;
+      return true;
+    }
+  }
+}
+
+bool ThreadPool::takeFromOthers(unsigned worker, unsigned workers) {
+  while (true) {
+    unsigned longest = worker;
+    for (unsigned other = 0; other < workers; ++other)
+      if (other != worker &&
+          (longest == worker || ranges[other].left() > ranges[longest].left()))
+        longest = other;
+    if (longest == worker || ranges[longest].left() == 0)
+      return false;
+    uint32_t begin, end;
+    if (!ranges[longest].takeBack(begin, end))
+      continue;
+    // Nobody takes from an empty range, so this one is the owner's to set.
+    ranges[worker].set(begin, end);
+    return true;
+  }
 }
 
 void ThreadPool::dispatch(Entry newEntry, void *newContext, unsigned workers) {

@@ -222,6 +222,160 @@ FailureOr<MatMulCall> mlir::dshard::matchMatMul(MatMulOp op) {
   return call;
 }
 
+namespace {
+/// Walks up the dequantisation of a rhs and collects its ops.
+class Dequantisation {
+public:
+  explicit Dequantisation(SmallVectorImpl<Operation *> &ops) : ops(ops) {}
+
+  /// The op that computes `value`, past reshapes, if it is an `OpTy`.
+  template <typename OpTy> OpTy take(Value value) {
+    value = skipReshapes(value);
+    auto op = value.getDefiningOp<OpTy>();
+    if (op)
+      ops.push_back(op);
+    return op;
+  }
+  Value skipReshapes(Value value) {
+    while (auto reshape = value.getDefiningOp<ReshapeOp>()) {
+      ops.push_back(reshape);
+      value = reshape.getInput();
+    }
+    return value;
+  }
+  std::optional<double> splat(Value value) {
+    auto constant = take<ConstantOp>(value);
+    auto elements = constant ? dyn_cast<DenseElementsAttr>(constant.getValue())
+                             : DenseElementsAttr();
+    if (!elements || !elements.isSplat())
+      return std::nullopt;
+    if (isa<FloatType>(elements.getElementType()))
+      return elements.getSplatValue<APFloat>().convertToDouble();
+    return elements.getSplatValue<APInt>().getZExtValue();
+  }
+  /// The u8 buffer whose bytes, or nibbles (low first), `value` holds.
+  Value unpacked(Value value, int64_t &bits) {
+    value = skipReshapes(value);
+    auto concat = value.getDefiningOp<ConcatOp>();
+    if (!concat) {
+      bits = 8;
+      return value;
+    }
+    bits = 4;
+    ops.push_back(concat);
+    auto shape = cast<RankedTensorType>(concat.getType()).getShape();
+    if (concat.getInputs().size() != 2 || shape.back() != 2 ||
+        concat.getDim() + 1 != shape.size())
+      return {};
+    auto low = take<BitAndOp>(concat.getInputs()[0]);
+    auto high = take<ShiftRightOp>(concat.getInputs()[1]);
+    if (!low || !high || splat(low.getRhs()) != 15.0 ||
+        splat(high.getRhs()) != 4.0)
+      return {};
+    Value packed = skipReshapes(low.getLhs());
+    return skipReshapes(high.getLhs()) == packed ? packed : Value();
+  }
+
+private:
+  SmallVectorImpl<Operation *> &ops;
+};
+} // namespace
+
+/// x rounded to multiples of its blocks' largest magnitudes / 127, as the
+/// importer writes accuracy_level 4: round(x / max(s, tiny)) * s. Makes x the
+/// lhs of the call.
+static bool matchInt8(MatMulCall &call, Dequantisation walk) {
+  auto product = walk.take<MulOp>(call.op.getLhs());
+  auto round = product ? walk.take<RoundOp>(product.getLhs()) : RoundOp();
+  auto quotient = round ? walk.take<DivOp>(round.getInput()) : DivOp();
+  auto guard = quotient ? walk.take<MaxOp>(quotient.getRhs()) : MaxOp();
+  auto scale = guard ? walk.take<MulOp>(guard.getLhs()) : MulOp();
+  auto top = scale ? walk.take<ReduceOp>(scale.getLhs()) : ReduceOp();
+  auto size = top ? walk.take<AbsOp>(top.getInput()) : AbsOp();
+  if (!size || walk.skipReshapes(product.getRhs()) != scale.getResult() ||
+      top.getKind() != ReductionKind::max)
+    return false;
+  ArrayRef<int64_t> shape = shapeOf(size.getResult());
+  std::optional<double> part = walk.splat(scale.getRhs());
+  std::optional<double> tiny = walk.splat(guard.getRhs());
+  Value x = walk.skipReshapes(size.getInput());
+  if (shape.empty() || shape.back() != call.block ||
+      shapeOf(product.getResult()) != shape || top.getDims().size() != 1 ||
+      top.getDims()[0] != static_cast<int64_t>(shape.size()) - 1 ||
+      walk.skipReshapes(quotient.getLhs()) != x ||
+      part != static_cast<double>(1.0f / 127.0f) ||
+      tiny != static_cast<double>(1e-30f) || !elementOf(x).isF32())
+    return false;
+  StridedView view = traceView(x, nullptr, call.op->getBlock());
+  int64_t elements = 1;
+  for (int64_t dim : view.shape)
+    elements *= dim;
+  if (view.strides != contiguousStrides(view.shape) || view.root != x ||
+      elements != call.m * call.k)
+    return false;
+  call.lhs = view;
+  call.lda = call.k;
+  call.int8 = true;
+  return true;
+}
+
+bool mlir::dshard::matchQuantized(MatMulCall &call,
+                                  SmallVectorImpl<Operation *> &ops) {
+  if (call.batch != 1 || call.transposeLhs || !call.transposeRhs ||
+      call.ldb != call.k || !elementOf(call.op.getRhs()).isF32())
+    return false;
+  size_t before = ops.size();
+  auto fail = [&] {
+    ops.truncate(before);
+    return false;
+  };
+  Dequantisation walk(ops);
+  // cast(q) - zero, [n, blocks, block], by scales [n, blocks, 1].
+  auto scaled = walk.take<MulOp>(call.op.getRhs());
+  if (!scaled)
+    return fail();
+  ArrayRef<int64_t> shape = shapeOf(scaled.getResult());
+  auto shifted = walk.take<SubOp>(scaled.getLhs());
+  if (!shifted || shape.size() != 3 || shape[0] != call.n ||
+      shape[1] * shape[2] != call.k || shapeOf(shifted.getResult()) != shape ||
+      shapeOf(scaled.getRhs()) != ArrayRef({shape[0], shape[1], int64_t(1)}))
+    return fail();
+  auto cast = walk.take<CastOp>(shifted.getLhs());
+  if (!cast || !elementOf(cast.getInput()).isUnsignedInteger(8))
+    return fail();
+  int64_t bits = 0, zeroBits = 0;
+  Value data = walk.unpacked(cast.getInput(), bits);
+  Value scales = walk.skipReshapes(scaled.getRhs());
+  Value zeros;
+  if (auto table = walk.take<CastOp>(shifted.getRhs())) {
+    zeros = walk.unpacked(table.getInput(), zeroBits);
+    if (!zeros || zeroBits != bits ||
+        shapeOf(table.getResult()) !=
+            ArrayRef({shape[0], shape[1], int64_t(1)}))
+      return fail();
+  } else if (walk.splat(shifted.getRhs()) != (bits == 4 ? 8.0 : 128.0)) {
+    return fail();
+  }
+  auto elements = [](Value value) {
+    return mlir::cast<RankedTensorType>(value.getType()).getNumElements();
+  };
+  int64_t perByte = 8 / bits;
+  if (!data || shape[2] % 16 != 0 ||
+      elements(data) * perByte != call.n * call.k ||
+      elements(scales) != shape[0] * shape[1] || !elementOf(scales).isF32() ||
+      (zeros && elements(zeros) * perByte != shape[0] * shape[1]))
+    return fail();
+  call.quantized = data;
+  call.scales = scales;
+  call.zeroPoints = zeros;
+  call.block = shape[2];
+  call.bits = bits;
+  size_t rhsOps = ops.size();
+  if (bits == 4 && call.block == 32 && !matchInt8(call, walk))
+    ops.truncate(rhsOps);
+  return true;
+}
+
 void mlir::dshard::matchEpilogue(MatMulCall &call,
                                  SmallVectorImpl<Operation *> &ops,
                                  bool isGpu) {

@@ -23,8 +23,9 @@ static RankedTensorType typeOf(Value value) {
 }
 
 /// Moves `ops` (in program order) into one region before the last of them;
-/// `outputs` become its results. Constants that are used stay outside of calls
-/// and are copied into kernels. Ops that others still use stay as well.
+/// `outputs` become its results. Constants that are used stay outside of calls,
+/// unless they are among `ops`, and are copied into kernels. Ops that others
+/// still use stay as well.
 static FusedOp buildFused(ArrayRef<Operation *> ops,
                           MutableArrayRef<Value> outputs, Operation *anchor,
                           StringRef call = "") {
@@ -94,9 +95,10 @@ static void formMatMul(MatMulOp op, bool isGpu) {
                  !element(op.getResult()).isF32())))
     return; // no such product in the library
   SmallVector<Operation *> ops;
+  bool isQuantized = !isGpu && matchQuantized(*call, ops);
   for (auto [view, operand] :
        {std::pair{&call->lhs, op.getLhs()}, std::pair{&call->rhs, op.getRhs()}})
-    if (view->root != operand)
+    if (view->root != operand && !(isQuantized && view == &call->rhs))
       for (Value value = operand; value != view->root;
            value = value.getDefiningOp()->getOperand(0))
         ops.push_back(value.getDefiningOp());

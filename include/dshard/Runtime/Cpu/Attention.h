@@ -14,7 +14,7 @@
 // scores, the mean of v over all t keys (fullyMasked 1).
 //
 // f32, bf16 or f16 in and out, fp32 inside. The scores exist only as one tile
-// of 192 rows x 256 keys per thread: K and V are packed tile by tile, so that
+// of 256 rows x 256 keys per thread: K and V are packed tile by tile, so that
 // the scratch depends on the head sizes alone, never on s or t. The rows of a
 // tile are the query heads of one KV head side by side, so GQA packs K and V
 // once for all of them.
@@ -33,7 +33,7 @@ namespace dshard::cpu {
 class ThreadPool;
 
 /// Rows and keys of a tile.
-constexpr int64_t attentionRows = 192;
+constexpr int64_t attentionRows = 256;
 constexpr int64_t attentionKeys = 256;
 
 /// Bytes of scratch that every worker thread of a rank needs; d and dv are the

@@ -74,9 +74,10 @@ public:
         workers);
   }
 
-  /// As parallelFor, but whoever is free takes the next range, a third of its
-  /// share of what is left: neither a busy neighbour nor uneven work holds the
-  /// others up. The ranges differ from call to call.
+  /// As parallelFor, but each worker takes its range piece by piece, and who
+  /// has none left takes half of the longest other one: neither a busy
+  /// neighbour nor uneven work holds the others up. The pieces differ from call
+  /// to call.
   template <typename Body>
   void parallelDynamic(int64_t extent, int64_t grain, Body &&body) {
     if (extent <= 0)
@@ -85,36 +86,54 @@ public:
       grain = 1;
     int64_t pieces = (extent + grain - 1) / grain;
     unsigned workers = pieces < count ? static_cast<unsigned>(pieces) : count;
-    if (workers == 1) {
+    if (workers == 1 || pieces > UINT32_MAX) {
       body(int64_t{0}, extent, 0u);
       return;
     }
-    std::atomic<int64_t> next{0};
+    for (unsigned worker = 0; worker < workers; ++worker)
+      ranges[worker].set(pieces * worker / workers,
+                         pieces * (worker + 1) / workers);
     run(
         [&](unsigned worker) {
-          int64_t begin = next.load(std::memory_order_relaxed);
-          while (begin < pieces) {
-            int64_t left = pieces - begin;
-            int64_t now = left > 3 * workers ? left / (3 * workers) : 1;
-            if (!next.compare_exchange_weak(begin, begin + now,
-                                            std::memory_order_relaxed))
-              continue;
-            int64_t end = (begin + now) * grain;
-            body(begin * grain, end < extent ? end : extent, worker);
-            begin = next.load(std::memory_order_relaxed);
-          }
+          uint32_t begin, end;
+          do
+            while (ranges[worker].takeFront(begin, end)) {
+              int64_t last = int64_t{end} * grain;
+              body(begin * grain, last < extent ? last : extent, worker);
+            }
+          while (takeFromOthers(worker, workers));
         },
         workers);
   }
 
 private:
   using Entry = void (*)(void *, unsigned);
+  /// Pieces [begin, end) in one word, on a cache line of its own.
+  class alignas(64) Range {
+  public:
+    void set(uint64_t begin, uint64_t end) {
+      word.store(begin << 32 | end, std::memory_order_relaxed);
+    }
+    uint32_t left() const {
+      uint64_t now = word.load(std::memory_order_relaxed);
+      return static_cast<uint32_t>(now) - static_cast<uint32_t>(now >> 32);
+    }
+    /// The owner's: a quarter of what is left.
+    bool takeFront(uint32_t &begin, uint32_t &end);
+    /// Another's: half of what is left.
+    bool takeBack(uint32_t &begin, uint32_t &end);
+
+  private:
+    std::atomic<uint64_t> word{0};
+  };
+  bool takeFromOthers(unsigned worker, unsigned workers);
   void dispatch(Entry entry, void *context, unsigned workers);
   void work(unsigned worker);
   static void *enter(void *start);
 
   unsigned count;
   Status startStatus;
+  std::vector<Range> ranges;
   std::vector<pthread_t> threads;
   WaitWord started;  // bumped when there is work (or the end)
   WaitWord finished; // bumped by the last worker

@@ -4,7 +4,8 @@
 // instruction of the plan computes:
 //
 //   "matmul"     views of lhs and rhs, matmul, then optionally, in this order:
-//                bias, activation (relu, gelu, silu), residual
+//                bias, activation (relu, gelu, silu), residual; on CPUs the rhs
+//                may be computed from block-quantised buffers in the region
 //   "attention_grad"  views of all 4-dim operands, attention_grad, views of its
 //                three results
 //   "attention"  views of query, key and value, attention, views of its result
@@ -47,11 +48,20 @@ struct MatMulCall {
   int64_t batch = 1, m = 0, n = 0, k = 0;
   int64_t lda = 0, ldb = 0, strideLhs = 0, strideRhs = 0;
   bool transposeLhs = false, transposeRhs = false;
+  /// Block-quantised (matchQuantized): see MATMUL_NBITS. Null: it is not.
+  Value quantized, scales, zeroPoints;
+  int64_t block = 0, bits = 0;
+  /// The lhs is rounded to 8 bits in those blocks; `lhs` is what it was before.
+  bool int8 = false;
 };
 
 /// Matches the product alone. Fails silently if no library call computes it:
 /// other types, batches that are no single stride.
 FailureOr<MatMulCall> matchMatMul(MatMulOp op);
+/// Recognises a rhs that is (cast(q) - zero) * scales in blocks of its columns,
+/// as the importer of MatMulNBits writes it; appends the ops that compute it,
+/// constants among them, to `ops`. False, and `call` as it was, if it is none.
+bool matchQuantized(MatMulCall &call, SmallVectorImpl<Operation *> &ops);
 /// Extends `call` by what follows its result, while the next op is the only use
 /// and keeps the type; appends those ops to `ops`. The library on a GPU knows
 /// relu and the tanh form of gelu, adds the residual before them, and takes a

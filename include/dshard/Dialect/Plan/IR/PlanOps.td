@@ -224,6 +224,7 @@ def Plan_FillOp : Plan_Instruction<"fill", "fill a buffer with one value">;
 def Plan_CopyOp : Plan_Instruction<"copy", "copy elements with strides">;
 def Plan_LaunchOp : Plan_Instruction<"launch", "run a generated kernel">;
 def Plan_MatmulOp : Plan_Instruction<"matmul", "multiply (batches of) matrices">;
+def Plan_MatmulNBitsOp : Plan_Instruction<"matmul_nbits", "multiply by a block-quantised matrix">;
 def Plan_AttentionOp : Plan_Instruction<"attention", "compute scaled dot-product attention">;
 def Plan_AttentionGradOp : Plan_Instruction<"attention_grad", "compute the gradients of attention's operands">;
 def Plan_AllGatherOp : Plan_Instruction<"all_gather", "concatenate the shards of a group">;

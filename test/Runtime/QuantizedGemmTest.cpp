@@ -1,0 +1,217 @@
+// Products with block-quantised operands against double loops: bits, block
+// sizes, zero points, rows from one to more than a block, ragged depths, any
+// number of threads; and results that are written past the caches.
+
+#include "TestTensors.h"
+#include "dshard/Runtime/Cpu/Gemm.h"
+#include "dshard/Runtime/Cpu/ThreadPool.h"
+
+#include <gtest/gtest.h>
+
+using namespace dshard;
+using namespace dshard::cpu;
+using namespace dshard::test;
+using plan::Activation;
+using plan::DataType;
+
+namespace {
+
+struct Quantized {
+  Quantized(int64_t n, int64_t k, int64_t block, int bits, bool withZeros)
+      : block(block), bits(bits), blocks((k + block - 1) / block),
+        data(n * blocks * block * bits / 8), scales(n * blocks),
+        zeros(n * ((blocks * bits + 7) / 8)), withZeros(withZeros) {
+    std::mt19937 generator(7);
+    for (uint8_t &byte : data)
+      byte = static_cast<uint8_t>(generator());
+    for (uint8_t &byte : zeros)
+      byte = static_cast<uint8_t>(generator());
+    for (float &scale : scales)
+      scale = static_cast<float>(generator() % 1000 + 1) / 3000.0f;
+  }
+  double at(int64_t column, int64_t k) const {
+    auto element = [&](const std::vector<uint8_t> &bytes, int64_t row,
+                       int64_t rowBytes, int64_t i) {
+      if (bits == 8)
+        return int(bytes[row * rowBytes + i]);
+      return bytes[row * rowBytes + i / 2] >> (i % 2 * 4) & 15;
+    };
+    int q = element(data, column, blocks * block * bits / 8, k);
+    int zero = bits == 4 ? 8 : 128;
+    if (withZeros)
+      zero = element(zeros, column, (blocks * bits + 7) / 8, k / block);
+    return double(q - zero) * scales[column * blocks + k / block];
+  }
+  int64_t block;
+  int bits;
+  int64_t blocks;
+  std::vector<uint8_t> data;
+  std::vector<float> scales;
+  std::vector<uint8_t> zeros;
+  bool withZeros;
+};
+
+struct Memory {
+  explicit Memory(size_t bytes) : bytes(bytes + 64) {}
+  void *data() {
+    return reinterpret_cast<void *>(
+        (reinterpret_cast<uintptr_t>(bytes.data()) + 63) / 64 * 64);
+  }
+  std::vector<uint8_t> bytes;
+};
+
+/// Elements of a row as the integer products see them.
+std::vector<double> rounded(const Array &lhs, int64_t begin, int64_t k) {
+  std::vector<double> result;
+  for (int64_t l = 0; l < k; l += 32) {
+    float top = 0;
+    for (int64_t i = l; i < l + 32; ++i)
+      top = std::max(top, std::abs(float(lhs[begin + i])));
+    float scale = top * (1.0f / 127.0f), by = std::max(scale, 1e-30f);
+    for (int64_t i = l; i < l + 32; ++i)
+      result.push_back(double(scale) *
+                       std::nearbyint(float(lhs[begin + i]) / by));
+  }
+  return result;
+}
+
+void check(int64_t m, int64_t n, int64_t k, const Quantized &rhs,
+           DataType lhsType, unsigned threads, bool epilogue,
+           bool int8 = false) {
+  SCOPED_TRACE("m=" + std::to_string(m) + " n=" + std::to_string(n) +
+               " k=" + std::to_string(k) + " block " +
+               std::to_string(rhs.block) + " bits " + std::to_string(rhs.bits) +
+               " zeros " + std::to_string(rhs.withZeros));
+  ThreadPool pool(threads);
+  Array lhs = randomArray(lhsType, m * (k + 3), 1);
+  Array bias = randomArray(DataType::f32, n, 2);
+  Array residual = randomArray(DataType::f32, m * n, 3);
+  Array out(DataType::f32, m * n);
+  MatmulArguments g;
+  g.m = m;
+  g.n = n;
+  g.k = k;
+  g.lda = k + 3;
+  g.ldc = g.ldr = n;
+  g.lhsType = lhsType;
+  g.rhsType = DataType::u8;
+  g.lhs = lhs.data();
+  g.rhs = rhs.data.data();
+  g.scales = rhs.scales.data();
+  g.zeroPoints = rhs.withZeros ? rhs.zeros.data() : nullptr;
+  g.block = rhs.block;
+  g.bits = rhs.bits;
+  g.int8 = int8;
+  g.out = out.data();
+  if (epilogue) {
+    g.bias = bias.data();
+    g.residual = residual.data();
+    g.activation = Activation::relu;
+  }
+  ASSERT_TRUE(checkGemm(g).ok());
+  Memory scratch(gemmScratchBytes() * threads);
+  gemm(g, pool, scratch.data(), gemmScratchBytes());
+  for (int64_t i = 0; i < m; ++i) {
+    std::vector<double> row;
+    if (int8)
+      row = rounded(lhs, i * (k + 3), k);
+    else
+      for (int64_t l = 0; l < k; ++l)
+        row.push_back(lhs[i * (k + 3) + l]);
+    for (int64_t j = 0; j < n; ++j) {
+      double sum = 0, size = 1;
+      for (int64_t l = 0; l < k; ++l) {
+        double product = row[l] * rhs.at(j, l);
+        sum += product;
+        size += std::abs(product);
+      }
+      if (epilogue)
+        sum = std::max(0.0, sum + bias[j]) + residual[i * n + j];
+      // The zero is taken away from whole sums: q may be 15 times as large.
+      ASSERT_NEAR(out[i * n + j], sum, 4e-6 * size)
+          << "row " << i << " column " << j;
+    }
+  }
+}
+
+} // namespace
+
+TEST(GemmQuantized, BitsBlocksAndZeroPoints) {
+  for (int bits : {4, 8})
+    for (int64_t block : {16, 32, 64, 256})
+      for (bool withZeros : {false, true})
+        for (int64_t k : {32, 400}) {
+          Quantized rhs(35, k, block, bits, withZeros);
+          for (int64_t m : {1, 2, 3, 4, 5, 9})
+            check(m, 35, k, rhs, DataType::f32, 1, false);
+        }
+}
+
+TEST(GemmQuantized, LargerThanBlocksAndByThreads) {
+  for (int bits : {4, 8}) {
+    Quantized rhs(150, 1000, 32, bits, true);
+    for (unsigned threads : {1u, 2u, 5u})
+      for (int64_t m : {1, 4, 131})
+        check(m, 150, 1000, rhs, DataType::f32, threads, true);
+    check(3, 150, 1000, rhs, DataType::bf16, 2, true);
+    check(20, 150, 1000, rhs, DataType::f16, 2, true);
+  }
+}
+
+TEST(GemmQuantized, ActivationsOf8Bits) {
+  for (bool withZeros : {false, true})
+    for (int64_t k : {32, 96, 416}) {
+      Quantized rhs(35, k, 32, 4, withZeros);
+      for (int64_t m : {1, 2, 3, 4, 5, 9, 131})
+        check(m, 35, k, rhs, DataType::f32, 1, m == 5, true);
+    }
+  // Rows that do not fit the scratch at once, and more than one thread.
+  Quantized rhs(40, 4096, 32, 4, true);
+  check(70, 40, 4096, rhs, DataType::f32, 3, true, true);
+}
+
+TEST(GemmQuantized, RefusesOtherForms) {
+  MatmulArguments g;
+  float scale = 1;
+  g.scales = &scale;
+  g.rhsType = DataType::u8;
+  g.block = 32;
+  g.bits = 4;
+  EXPECT_TRUE(checkGemm(g).ok());
+  g.bits = 2;
+  EXPECT_EQ(checkGemm(g).message(),
+            "a matmul of 2 bits in blocks of 32 is not supported on the CPU (4 "
+            "and 8 bits in u8 are, in blocks of a multiple of 16)");
+  g.bits = 8;
+  g.block = 24;
+  EXPECT_FALSE(checkGemm(g).ok());
+}
+
+// From 32 MiB on results go past the caches.
+TEST(Gemm, LargeResult) {
+  int64_t m = 65, n = 131072;
+  ThreadPool pool(2);
+  Array lhs = randomArray(DataType::f32, m, 1);
+  Array rhs = randomArray(DataType::f32, n, 2);
+  Memory panels(packedBytes(1, n, DataType::f32)), out(4 * m * n);
+  packRhs(rhs.data(), DataType::f32, n, 1, n, 0, panels.data(), DataType::f32,
+          pool);
+  GemmArguments g;
+  g.m = m;
+  g.n = g.ldc = n;
+  g.k = g.lda = 1;
+  g.packed = true;
+  g.lhs = lhs.data();
+  g.rhs = panels.data();
+  g.out = out.data();
+  Memory scratch(gemmScratchBytes() * 2);
+  gemm(g, pool, scratch.data(), gemmScratchBytes());
+  const float *a = static_cast<const float *>(lhs.data());
+  const float *b = static_cast<const float *>(rhs.data());
+  const float *got = static_cast<const float *>(out.data());
+  int64_t wrong = 0;
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t j = 0; j < n; ++j)
+      wrong += got[i * n + j] != a[i] * b[j];
+  EXPECT_EQ(wrong, 0);
+}
