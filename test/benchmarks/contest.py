@@ -1,6 +1,6 @@
 """One contest, in one process: reads a JSON object from standard input, writes one to standard output.
 
-In:  model (file.onnx), inputs (name -> file.npy), rounds, pause (seconds), torch (name of the
+In:  model (file.onnx; a contestant may have its own), inputs (name -> file.npy), rounds, pause (seconds), torch (name of the
      model in models.py or null), contestants: a list of {kind, name, threads, plan?} where kind
      is dshard, onnxruntime, openvino or torch
 Out: samples (name -> [[wall ms, CPU ms] per call]), skipped (name -> why), difference (name ->
@@ -51,7 +51,7 @@ class Options(ctypes.Structure):
 class Dshard:
     """The C API of include/dshard/CAPI/Runtime.h."""
 
-    I64, F32 = 8, 12
+    DTYPES = {8: np.int64, 11: np.uint16, 12: np.float32}  # bf16 as its bits
 
     def __init__(self, entry, model, inputs):
         self.library = ctypes.CDLL(str(LIBRARY))
@@ -59,23 +59,27 @@ class Dshard:
             getattr(self.library, f"dshard_plan_{name}").restype = ctypes.c_void_p
         for name in ("create", "load", "bind", "run"):
             getattr(self.library, f"dshard_session_{name}").restype = ctypes.c_void_p
-        self.library.dshard_plan_output.restype = Port
+        self.library.dshard_plan_output.restype = self.library.dshard_plan_input.restype = Port
         plan = ctypes.c_void_p()
         path = str(entry["plan"]).encode()
         self.check(self.library.dshard_plan_open(path, ctypes.byref(plan)))
         count = self.library.dshard_plan_outputs(plan, 0)
         ports = [self.library.dshard_plan_output(plan, 0, i) for i in range(count)]
-        self.outputs = [self.aligned([p.dims[d] for d in range(p.rank)], np.float32) for p in ports]
+        self.codes = [p.dtype for p in ports]
+        self.outputs = [self.aligned([p.dims[d] for d in range(p.rank)], self.DTYPES[p.dtype]) for p in ports]
         names = [p.name for p in ports]
+        count = self.library.dshard_plan_inputs(plan, 0)
+        taken = {p.name.decode(): p.dtype for p in (self.library.dshard_plan_input(plan, 0, i) for i in range(count))}
         options = Options(str(model.parent).encode(), 0, 0, entry["threads"])
         self.session = ctypes.c_void_p()
         self.check(self.library.dshard_session_create(path, ctypes.byref(options), ctypes.byref(self.session)))
         self.check(self.library.dshard_session_load(self.session))
-        self.inputs = [self.aligned(a.shape, a.dtype) for a in inputs.values()]
+        codes = [taken[name] for name in inputs]
+        self.inputs = [self.aligned(a.shape, self.DTYPES[code]) for a, code in zip(inputs.values(), codes)]
         for mine, array in zip(self.inputs, inputs.values()):
-            mine[...] = array
-        self.given = self.tensors([n.encode() for n in inputs], self.inputs)
-        self.wanted = self.tensors(names, self.outputs)
+            mine[...] = array if mine.dtype == array.dtype else array.view(np.uint32) >> 16
+        self.given = self.tensors([n.encode() for n in inputs], self.inputs, codes)
+        self.wanted = self.tensors(names, self.outputs, self.codes)
         for tensor in [*self.given, *self.wanted]:
             # Refused where it is sharded; then it is copied.
             self.library.dshard_session_bind(self.session, b"run", tensor.name, ctypes.c_void_p(tensor.data))
@@ -91,12 +95,11 @@ class Dshard:
         if error:
             raise RuntimeError(ctypes.string_at(error).decode())
 
-    def tensors(self, names, arrays):
+    def tensors(self, names, arrays, codes):
         result = (Tensor * len(arrays))()
-        for tensor, name, array in zip(result, names, arrays):
+        for tensor, name, array, code in zip(result, names, arrays, codes):
             dims = (ctypes.c_int64 * array.ndim)(*array.shape)
-            dtype = self.I64 if array.dtype == np.int64 else self.F32
-            tensor.name, tensor.dtype, tensor.rank, tensor.dims = name, dtype, array.ndim, dims
+            tensor.name, tensor.dtype, tensor.rank, tensor.dims = name, code, array.ndim, dims
             tensor.data = array.ctypes.data
         return result
 
@@ -108,7 +111,8 @@ class Dshard:
         )
 
     def output(self):
-        return self.outputs[0]
+        first = self.outputs[0]
+        return first if first.dtype == np.float32 else (first.astype(np.uint32) << 16).view(np.float32)
 
 
 class OnnxRuntime:
@@ -167,8 +171,11 @@ class Torch:
         import models
 
         self.torch, self.threads = torch, entry["threads"]
-        self.module = models.MODELS[entry["model"]]()["module"].eval()
         values = [torch.from_numpy(array) for array in inputs.values()]
+        if entry["model"] in models.ATTENTION:
+            self.module, self.arguments = models.Attention(models.ATTENTION[entry["model"]]), values
+            return
+        self.module = models.MODELS[entry["model"]]()["module"].eval()
         self.arguments = values[:2] + ([values[2:]] if len(values) > 2 else [])
 
     def run(self):
@@ -191,7 +198,7 @@ def main():
     runners, skipped = {}, {}
     for entry in task["contestants"]:
         try:
-            runners[entry["name"]] = KINDS[entry["kind"]](entry, model, inputs)
+            runners[entry["name"]] = KINDS[entry["kind"]](entry, pathlib.Path(entry.get("file", model)), inputs)
         except ImportError as error:
             skipped[entry["name"]] = str(error)
     samples = {name: [] for name in runners}

@@ -3,6 +3,11 @@
   bert-base       12 x 768, 12 heads, sequence 128, one row
   llama-12        12 x 768, intermediate 2048, 12/4 heads, vocabulary 32000, logits of all positions
   llama-12-decode the same, one token against 512 cached ones, which are inputs
+  llama-12-decode-bf16, -int8, -int4, -int4-int8
+                  that in bf16, and with weights in blocks of 32 by onnxruntime's quantiser (MatMulNBits), the last
+                  with activations of 8 bits (accuracy_level 4)
+  attention, attention-causal
+                  attention alone, of 12 heads of 64 on 512 positions (opset 23, one node)
 
 Exported by torch.onnx.export(dynamo=True) and filled by scripts/fill-weights: run it with
 .venv-peers/bin/python (scripts/setup --peers). A model that is there already is kept.
@@ -84,11 +89,12 @@ def bert():
     )
 
 
-def decode():
+def decode(dtype="float32"):
     import torch
     from transformers import DynamicCache, LlamaForCausalLM
 
-    spec = exporter().build_llama(torch.float32, **LLAMA)
+    dtype = getattr(torch, dtype)
+    spec = exporter().build_llama(dtype, **LLAMA)
     layers, heads, size = LLAMA["layers"], LLAMA["kv_heads"], LLAMA["hidden"] // LLAMA["heads"]
 
     class Step(LlamaForCausalLM):
@@ -105,7 +111,7 @@ def decode():
     model = spec["module"]
     model.__class__ = Step
     names = [f"{kind}_{layer}" for layer in range(layers) for kind in ("key", "value")]
-    cache = [torch.zeros(1, heads, CACHED, size) for _ in names]
+    cache = [torch.zeros(1, heads, CACHED, size, dtype=dtype) for _ in names]
     return dict(
         module=model,
         args=(torch.ones(1, 1, dtype=torch.int64), torch.ones(1, CACHED + 1, dtype=torch.int64), cache),
@@ -121,7 +127,70 @@ def llama():
     return exporter().build_llama(torch.float32, **LLAMA)
 
 
-MODELS = {"bert-base": bert, "llama-12": llama, "llama-12-decode": decode}
+def quantise(base, bits, accuracy_level, path):
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    make(base, path.parent)
+    graph = onnx.load(path.with_name(f"{base}.onnx"))
+    quantizer = MatMulNBitsQuantizer(
+        graph, bits=bits, block_size=32, is_symmetric=True, accuracy_level=accuracy_level
+    )
+    quantizer.process()
+    quantizer.model.save_model_to_file(str(path), use_external_data_format=True)
+
+
+class Attention:
+    """What Torch of contest.py calls."""
+
+    def __init__(self, causal):
+        self.causal = causal
+
+    def eval(self):
+        return self
+
+    def __call__(self, q, k, v):
+        import torch
+
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+
+
+def attention(causal, path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    shape = [1, 12, 512, 64]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("q", "k", "v", "out")]
+    node = helper.make_node("Attention", ["q", "k", "v"], ["out"], "attention", is_causal=int(causal))
+    graph = helper.make_graph([node], path.stem, ports[:3], ports[3:])
+    opsets = [helper.make_opsetid("", 23)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=11), path)
+
+
+MODELS = {
+    "bert-base": bert,
+    "llama-12": llama,
+    "llama-12-decode": decode,
+    "llama-12-decode-bf16": lambda: decode("bfloat16"),
+}
+ATTENTION = {"attention": False, "attention-causal": True}
+QUANTISED = {  # bits, accuracy_level
+    "llama-12-decode-int8": (8, 0),
+    "llama-12-decode-int4": (4, 0),
+    "llama-12-decode-int4-int8": (4, 4),
+}
+
+
+def make(name, out):
+    path = out / f"{name}.onnx"
+    if name in ATTENTION:
+        return attention(ATTENTION[name], path)
+    if path.exists() and path.with_suffix(".onnx.data").exists():
+        return
+    if name in QUANTISED:
+        return quantise("llama-12-decode", *QUANTISED[name], path)
+    export(name, path)
+    subprocess.run([sys.executable, ROOT / "scripts" / "fill-weights", path], check=True)
 
 
 def main():
@@ -131,13 +200,11 @@ def main():
     arguments = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for name in arguments.names or MODELS:
-        if name not in MODELS:
-            parser.error(f"unknown model '{name}'; there are: {', '.join(MODELS)}")
-        path = arguments.out / f"{name}.onnx"
-        if not path.exists() or not path.with_suffix(".onnx.data").exists():
-            export(name, path)
-            subprocess.run([sys.executable, ROOT / "scripts" / "fill-weights", path], check=True)
+    known = [*MODELS, *QUANTISED, *ATTENTION]
+    for name in arguments.names or known:
+        if name not in known:
+            parser.error(f"unknown model '{name}'; there are: {', '.join(known)}")
+        make(name, arguments.out)
 
 
 if __name__ == "__main__":
