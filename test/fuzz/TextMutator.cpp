@@ -56,7 +56,7 @@ std::string newNumber(Random &random, const std::string &old) {
   case 0:
     return std::to_string(interestingNumber(random));
   case 1:
-    return std::to_string(value + 1);
+    return std::to_string(static_cast<uint64_t>(value) + 1);
   case 2:
     return std::to_string(value / 2);
   default:
