@@ -2,7 +2,7 @@
 // (CudaKernelTests writes them, DSHARD_TEST_KERNELS), run by the driver: no
 // compiler is needed where they run.
 //
-// GROUP.cases, a line each:  kernel NAME GRID BLOCK SHARED CASE'S NAME
+// GROUP.cases, a line each:  kernel NAME GRID BLOCK SHARED SCALE CASE'S NAME
 //                            in|out TYPE ELEMENTS, whose bytes are in
 //                            GROUP.data
 
