@@ -155,8 +155,10 @@ void collect(std::vector<Field> &fields, Kind kind, std::vector<Place> &out) {
 
 const char *const opNames[] = {
 #define DSHARD_ONNX_OP(name, function) #name,
+#define DSHARD_ONNX_DOMAIN_OP(domain, name, function) #name,
 #include "../../lib/Import/Operators.def"
 #undef DSHARD_ONNX_OP
+#undef DSHARD_ONNX_DOMAIN_OP
 };
 const char *const attributeNames[] = {
     "axis",      "axes",      "perm",        "to",         "keepdims",

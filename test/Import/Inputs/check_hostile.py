@@ -276,7 +276,49 @@ case(5, "recursion-through-if", bad, ["f0|If"])
 case(5, "billion-laughs", functions(*[[f"f{i + 1}", f"f{i + 1}"] for i in range(40)], ["Relu"]), ["f0|nodes"])
 case(5, "function-without-inputs", (lambda m: (m.graph.node[0].ClearField("input"), m)[1])(functions(["Relu"])), ["f0|input"])
 
+
+
+def loop(depth, trips):
+    """Loops in loops; each adds one to what it carries."""
+    inner = node("Add", ["v", "v"], ["w"], "add")
+    if depth > 1:
+        inner = loop(depth - 1, trips)
+        inner.input[2], inner.output[0] = "v", "w"
+    body = helper.make_graph(
+        [node("Identity", ["c"], ["d"], "on"), inner],
+        f"body{depth}",
+        [value("i", [], TensorProto.INT64), value("c", [], TensorProto.BOOL), onnx.ValueInfoProto(name="v")],
+        [onnx.ValueInfoProto(name="d"), onnx.ValueInfoProto(name="w")],
+    )
+    return node("Loop", ["trips", "on", "x"], name=f"loop{depth}", body=body)
+
+
+on = numpy_helper.from_array(np.array(True), "on")
+case(5, "endless-loop", model([loop(1, 0)], initializers=[ints("trips", 2**63 - 1), on]), ["loop1|Loop"])
+case(5, "loops-in-loops", model([loop(3, 0)], initializers=[ints("trips", 1000), on]), ["loops|nodes|Loop"])
+body = helper.make_graph([node("Neg", ["a"], ["b"])], "body", [onnx.ValueInfoProto(name="a")], [onnx.ValueInfoProto(name="b")])
+case(5, "long-scan", model([node("Scan", ["x"], body=body, num_scan_inputs=1)], [value("x", [2**20, 6])]), ["Scan"])
+weights = [numpy_helper.from_array(np.zeros(s, np.float32), n) for n, s in (("w", (1, 3, 2)), ("r", (1, 3, 3)))]
+case(5, "long-rnn", model([node("RNN", ["x", "w", "r"], hidden_size=3)], [value("x", [10**6, 1, 2])], initializers=weights), ["RNN"])
+
 # ---- 6: meaning
+image, kernel = value("x", [1, 4, 8, 8]), numpy_helper.from_array(np.zeros((4, 4, 3, 3), np.float32), "k")
+for name, attributes in {
+    "stride-0": {"strides": [0, 1]},
+    "negative-dilation": {"dilations": [-1, 1]},
+    "group-0": {"group": 0},
+    "groups": {"group": 3},
+    "pads": {"pads": [2**62] * 4},
+    "few-pads": {"pads": [1]},
+    "shape": {"kernel_shape": [5, 5]},
+}.items():
+    case(6, f"conv-{name}", model([node("Conv", ["x", "k"], **attributes)], [image], initializers=[kernel]), ["Conv"])
+case(6, "conv-rank", model([node("Conv", ["x", "k"])], initializers=[kernel]), ["Conv"])
+case(6, "pool-kernel-0", model([node("MaxPool", ["x"], kernel_shape=[0, 1])], [image]), ["MaxPool"])
+case(6, "pool-kernel-max", model([node("AveragePool", ["x"], kernel_shape=[2**62, 1])], [image]), ["AveragePool"])
+scales = numpy_helper.from_array(np.array([1, 1, 1e30, 1e30], np.float32), "s")
+case(6, "resize", model([node("Resize", ["x", "", "s"])], [image], initializers=[scales]), ["Resize"])
+case(6, "einsum-letters", one("Einsum", equation="abcdefghijklmnopqrstuvwxyz" * 40 + "->"), ["Einsum"])
 case(6, "allowzero", one("Reshape", [0, -1], allowzero=1), None)
 case(6, "axis-min", one("Softmax", axis=-(2**63)), ["axis"])
 case(6, "flatten-axis", one("Flatten", axis=3), ["axis"])
