@@ -13,6 +13,11 @@ Value onnx::combineMasks(NodeImporter &n, AttentionForm &form, Value mask,
                          int64_t queries, int64_t keys) {
   if (n.failed() || form.isPlain())
     return mask;
+  if (mask && !n.elementOf(mask).isInteger(1) &&
+      !isa<FloatType>(n.elementOf(mask))) {
+    n.fail("the mask must hold booleans or floating-point numbers");
+    return {};
+  }
   Arithmetic a(n);
   Type i64 = n.graph.builder().getI64Type();
   Value row = n.iota({1, 1, queries, 1}, i64, 2, double(form.past)),

@@ -342,6 +342,11 @@ Value NodeImporter::compare(ComparePredicate predicate, Value lhs, Value rhs) {
 Value NodeImporter::splat(RankedTensorType type, double value) {
   if (failed() || !type)
     return {};
+  if (!isa<FloatType>(type.getElementType()) &&
+      !(std::abs(value) < std::ldexp(1.0, 63))) {
+    fail("needs " + std::to_string(value) + " as an integer");
+    return {};
+  }
   Attribute element;
   if (auto floating = dyn_cast<FloatType>(type.getElementType()))
     element = FloatAttr::get(floating, value);

@@ -22,6 +22,9 @@ static int countTensors(NodeImporter &n, int groups) {
   }
   if (!n.expectInputs(n.numInputs(), n.numInputs()))
     return 0;
+  for (int i = 0; i < n.numInputs(); ++i)
+    if (!n.input(i))
+      return 0;
   for (int i = 2; i < n.numInputs(); ++i)
     if (n.typeOf(n.input(i)) !=
         n.typeOf(n.input(2 + (i - 2) % (tensors / groups)))) {

@@ -241,10 +241,16 @@ void onnx::importQLinearMatMul(NodeImporter &n) {
   Value product = integerProduct(n, a, n.input(2), b, n.input(5), 3);
   if (n.failed())
     return;
-  for (int i : {1, 4, 6})
-    if (n.typeOf(n.input(i)).getNumElements() != 1)
+  for (int i : {1, 4, 6}) {
+    Value scale = n.input(i);
+    if (n.failed())
+      return;
+    if (n.typeOf(scale).getNumElements() != 1)
       return n.fail("input " + Twine(i) +
                     " has several scales; only one is supported");
+  }
+  if (n.typeOf(target).getNumElements() != 1)
+    return n.fail("input 7 has several zero points; only one is supported");
   Arithmetic m(n);
   auto scale = [&](int i) {
     return n.cast(n.reshape(n.input(i), {}), n.elementOf(product));

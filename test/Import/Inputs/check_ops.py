@@ -268,7 +268,47 @@ def old_opset():
     return c
 
 
-CASES = [elementwise, layout, shapes, products, norms, attention, old_opset]
+def oldest_opset():
+    """What were attributes before opsets 10, 11 and 13."""
+    c = Case("oldest", opset=9)
+    x = c.input("x", floats(2, 3, 4))
+    c.add("Slice", [x], axes=[2], starts=[1], ends=[3])
+    c.add("Clip", [x], min=-1.0, max=0.5)
+    c.add("Pad", [x], pads=[0, 1, 0, 0, 0, 2], value=0.5)
+    wide = c.add("Unsqueeze", [x], axes=[1])
+    c.add("Squeeze", [wide], axes=[1])
+    c.add("Split", [x], outputs=2, axis=2, split=[1, 3])
+    c.add("ReduceSum", [x], axes=[1], keepdims=0)
+    c.add("Elu", [x], alpha=0.5)
+    return c
+
+
+def loops():
+    """Unrolled; the bodies read the graph around them."""
+    c = Case("loops", opset=21)
+    x, y = c.input("x", floats(3, 4)), c.input("y", floats(4))
+    value = lambda name, shape: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+    body = helper.make_graph(
+        [helper.make_node("Add", ["state", "row"], ["next"]), helper.make_node("Mul", ["next", "y"], ["out"])],
+        "scan_body", [value("state", [4]), value("row", [4])], [value("next", [4]), value("out", [4])],
+    )
+    c.add("Scan", [y, x], outputs=2, body=body, num_scan_inputs=1)
+    body = helper.make_graph(
+        [
+            helper.make_node("Cast", ["i"], ["number"], to=TensorProto.FLOAT),
+            helper.make_node("Add", ["sum", "number"], ["sum_out"]),
+            helper.make_node("Identity", ["go"], ["go_out"]),
+            helper.make_node("Neg", ["sum_out"], ["each"]),
+        ],
+        "loop_body",
+        [helper.make_tensor_value_info("i", TensorProto.INT64, []), helper.make_tensor_value_info("go", TensorProto.BOOL, []), value("sum", [4])],
+        [helper.make_tensor_value_info("go_out", TensorProto.BOOL, []), value("sum_out", [4]), value("each", [4])],
+    )
+    c.add("Loop", [c.const(4), c.const(True, np.bool_), y], outputs=2, body=body)
+    return c
+
+
+CASES = [elementwise, layout, shapes, products, norms, attention, old_opset, oldest_opset, loops]
 
 
 def main(opt, interpret, folder, *wanted):
