@@ -58,6 +58,7 @@ std::string mlir::dshard::getPhasePipeline(Phase phase,
   //===--------------------------------------------------------------------===//
   case Phase::graph:
     passes = {
+        "dshard-canonicalize-graph", // one reshape in a row
         "dshard-unflatten-rows",     // batch and sequence as dims
         "dshard-canonicalize-graph", //
         "dshard-raise-rms-norm",     //

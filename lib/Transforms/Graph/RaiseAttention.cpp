@@ -45,10 +45,14 @@ public:
   std::string reason;
 
 private:
-  bool readCompare(CompareOp op);
+  bool readCompare(CompareOp op, ComparePredicate predicate);
   bool readGrid(const IndexGrid &difference);
   bool readConstant(Value value);
   bool readPadding(Value value);
+  /// True: masked.
+  bool readNegated(Value value);
+  bool readProduct(Value value, FullyMasked &fullyMasked);
+  bool isAway(Value number, FullyMasked &fullyMasked);
   bool fail(Value value, const Twine &text) {
     if (reason.empty()) {
       llvm::raw_string_ostream os(reason);
@@ -100,7 +104,7 @@ bool MaskReader::readGrid(const IndexGrid &grid) {
   return false;
 }
 
-bool MaskReader::readCompare(CompareOp op) {
+bool MaskReader::readCompare(CompareOp op, ComparePredicate predicate) {
   std::optional<IndexGrid> lhs = findIndexGrid(op.getLhs()),
                            rhs = findIndexGrid(op.getRhs());
   if (!lhs || !rhs)
@@ -114,7 +118,7 @@ bool MaskReader::readCompare(CompareOp op) {
       difference.steps[lead + i] += sign * step;
   };
   // Every order as "difference <= 0".
-  switch (op.getPredicate()) {
+  switch (predicate) {
   case ComparePredicate::le:
   case ComparePredicate::lt:
     add(*lhs, 1);
@@ -128,31 +132,38 @@ bool MaskReader::readCompare(CompareOp op) {
   default:
     return false;
   }
-  if (op.getPredicate() == ComparePredicate::lt ||
-      op.getPredicate() == ComparePredicate::gt)
+  if (predicate == ComparePredicate::lt || predicate == ComparePredicate::gt)
     difference.offset += 1;
   return readGrid(difference);
 }
 
-/// A constant mask [S,T] that is causal.
+/// A constant mask [.., S, T] that is causal, alike for all leading indices: of
+/// booleans, or of what is added to the scores.
 bool MaskReader::readConstant(Value value) {
+  bool isAdded = isa<FloatType>(elementTypeOf(value));
   if (std::optional<double> splat = matchSplat(value))
-    return *splat != 0;
+    return isAdded ? *splat == 0 : *splat != 0;
   auto constant = value.getDefiningOp<ConstantOp>();
   SmallVector<HostTensor> elements;
   ArrayRef<int64_t> shape = shapeOf(value);
-  if (!constant || shape.size() < 2 ||
-      typeOf(value).getNumElements() != sizes.S * sizes.T ||
-      shape.back() != sizes.T || failed(constant.evaluate({}, elements)))
+  if (!constant || shape.size() < 2 || shape.back() != sizes.T ||
+      shape[shape.size() - 2] != sizes.S ||
+      failed(constant.evaluate({}, elements)))
     return false;
   ArrayRef<double> data = elements.front().data;
+  auto attends = [&](int64_t at) {
+    return isAdded ? data[at] == 0 : data[at] != 0;
+  };
   // The last key that query 0 attends is the offset.
-  int64_t attended = llvm::count(data.take_front(sizes.T), 1.0);
-  int64_t offset = attended - 1;
-  for (int64_t i = 0; i < sizes.S; ++i)
-    for (int64_t j = 0; j < sizes.T; ++j)
-      if ((data[i * sizes.T + j] != 0) != (j <= i + offset))
-        return false;
+  int64_t offset = -1;
+  while (offset + 1 < sizes.T && attends(offset + 1))
+    ++offset;
+  for (int64_t at = 0, end = data.size(); at < end; ++at) {
+    int64_t i = at / sizes.T % sizes.S, j = at % sizes.T;
+    if (attends(at) != (j <= i + offset) ||
+        (isAdded && !attends(at) && data[at] > -1e4))
+      return false;
+  }
   restrictCausal(offset);
   return true;
 }
@@ -171,6 +182,92 @@ bool MaskReader::readPadding(Value value) {
   return true;
 }
 
+/// `value` [B,H,S,T] with dims of size 1 where it was broadcast; null if the
+/// queries or heads really differ, or a view hides it. Builds the ops of it.
+static Value buildNarrow(Value value) {
+  ArrayRef<int64_t> shape = shapeOf(value);
+  auto isNarrow = [](ArrayRef<int64_t> shape) {
+    for (size_t i = 0; i + 1 < shape.size(); ++i)
+      if (shape[i] != 1 && !(shape.size() == 4 && i == 0))
+        return false;
+    return true;
+  };
+  if (isNarrow(shape))
+    return value;
+  Operation *op = value.getDefiningOp();
+  if (!op)
+    return {};
+  if (isa<BroadcastToOp>(op)) {
+    ArrayRef<int64_t> from = shapeOf(op->getOperand(0));
+    return from.size() == shape.size() && isNarrow(from) ? op->getOperand(0)
+                                                         : Value();
+  }
+  if (!op->hasTrait<Pointwise>())
+    return {};
+  SmallVector<Value> operands;
+  SmallVector<int64_t> narrow;
+  for (Value operand : op->getOperands()) {
+    bool isScalar = typeOf(operand).getNumElements() == 1;
+    operands.push_back(isScalar ? operand : buildNarrow(operand));
+    if (!operands.back())
+      return {};
+    narrow = DShardBuilder::broadcastShape(narrow, shapeOf(operands.back()));
+  }
+  OpBuilder builder(op);
+  Operation *clone = builder.clone(*op);
+  clone->setOperands(operands);
+  clone->getResult(0).setType(typeOf(value).clone(narrow));
+  return clone->getResult(0);
+}
+
+/// The operand of a reshape that only adds or drops leading dims of size 1:
+/// broadcasting adds them anyhow. Null for any other value.
+static Value withoutLeadingOnes(Value value) {
+  auto op = value.getDefiningOp<ReshapeOp>();
+  auto stripped = [](Value v) {
+    ArrayRef<int64_t> shape = shapeOf(v);
+    return shape.drop_while([](int64_t size) { return size == 1; });
+  };
+  bool isSame = op && typeOf(op.getInput()).getRank() >= 2 &&
+                stripped(value) == stripped(op.getInput());
+  return isSame ? Value(op.getInput()) : Value();
+}
+
+bool MaskReader::readNegated(Value value) {
+  if (auto negated = value.getDefiningOp<NotOp>())
+    return read(negated.getInput());
+  if (isa_and_nonnull<BroadcastToOp>(value.getDefiningOp()))
+    return readNegated(value.getDefiningOp()->getOperand(0));
+  if (auto op = value.getDefiningOp<CompareOp>()) {
+    std::optional<ComparePredicate> opposite;
+    switch (op.getPredicate()) {
+    case ComparePredicate::lt:
+      opposite = ComparePredicate::ge;
+      break;
+    case ComparePredicate::le:
+      opposite = ComparePredicate::gt;
+      break;
+    case ComparePredicate::gt:
+      opposite = ComparePredicate::le;
+      break;
+    case ComparePredicate::ge:
+      opposite = ComparePredicate::lt;
+      break;
+    default:
+      break;
+    }
+    if (opposite && readCompare(op, *opposite))
+      return true;
+  }
+  Operation *op = value.getDefiningOp();
+  Value narrow = op ? buildNarrow(value) : Value();
+  if (!narrow || shapeOf(narrow).empty() || shapeOf(narrow).back() != sizes.T)
+    return fail(value, "what hides keys is neither causal nor key padding");
+  OpBuilder builder(op);
+  builder.setInsertionPointAfter(op);
+  return readPadding(DShardBuilder(builder, op).unary<NotOp>(narrow));
+}
+
 bool MaskReader::read(Value value) {
   if (typeOf(value).getRank() > 4)
     return fail(value, "the mask has more than 4 dims");
@@ -178,53 +275,107 @@ bool MaskReader::read(Value value) {
     return read(both.getLhs()) && read(both.getRhs());
   if (value.getDefiningOp<ConstantOp>() && readConstant(value))
     return true;
-  if (auto op = value.getDefiningOp<CompareOp>(); op && readCompare(op))
+  if (auto op = value.getDefiningOp<CompareOp>();
+      op && readCompare(op, op.getPredicate()))
     return true;
   if (readPadding(value))
     return true;
   if (auto op = value.getDefiningOp<BroadcastToOp>())
     return read(op.getInput());
-  if (auto op = value.getDefiningOp<ReshapeOp>()) {
-    // Leading dims of size 1 come and go; broadcasting adds them anyhow.
-    auto stripped = [](Value v) {
-      ArrayRef<int64_t> shape = shapeOf(v);
-      return shape.drop_while([](int64_t size) { return size == 1; });
-    };
-    if (stripped(value) == stripped(op.getInput()) &&
-        typeOf(op.getInput()).getRank() >= 2)
-      return read(op.getInput());
-  }
+  if (Value same = withoutLeadingOnes(value))
+    return read(same);
+  if (Value narrow = buildNarrow(value);
+      narrow && narrow != value && readPadding(narrow))
+    return true;
   return fail(value,
               "the mask is neither causal, nor a window, nor key padding");
 }
 
-bool MaskReader::readAdded(Value value, FullyMasked &fullyMasked) {
+bool MaskReader::isAway(Value number, FullyMasked &fullyMasked) {
+  std::optional<double> away = matchSplat(number);
+  if (!away || *away > -1e4)
+    return false;
   // Where a row attends nothing, a finite number leaves all scores alike.
-  auto isAway = [&](Value number) {
-    std::optional<double> away = matchSplat(number);
-    if (!away || *away > -1e4)
+  fullyMasked = std::isinf(*away) ? FullyMasked::zero : FullyMasked::uniform;
+  return true;
+}
+
+/// added * condition: hidden is what both hide. Known for two causal masks: the
+/// wider one (optimum cuts a triangle by the positions of a cache).
+bool MaskReader::readProduct(Value value, FullyMasked &fullyMasked) {
+  return matchCommutative<MulOp>(value, [&](Value added, Value factor) {
+    auto cast = factor.getDefiningOp<CastOp>();
+    Value condition = cast ? cast.getInput() : Value();
+    if (!condition || !elementTypeOf(condition).isInteger(1))
       return false;
-    fullyMasked = std::isinf(*away) ? FullyMasked::zero : FullyMasked::uniform;
+    Mask both[2];
+    if (!MaskReader(sizes, both[0]).readAdded(added, fullyMasked) ||
+        !MaskReader(sizes, both[1]).readNegated(condition))
+      return false;
+    for (const Mask &part : both)
+      if (part.lowerBound || !part.paddings.empty())
+        return false;
+    if (both[0].causalOffset && both[1].causalOffset)
+      restrictCausal(std::max(*both[0].causalOffset, *both[1].causalOffset));
     return true;
-  };
+  });
+}
+
+bool MaskReader::readAdded(Value value, FullyMasked &fullyMasked) {
   if (auto op = value.getDefiningOp<SelectOp>()) {
     std::optional<double> kept = matchSplat(op.getTrueValue());
-    if (kept && *kept == 0 && isAway(op.getFalseValue()))
+    if (kept && *kept == 0 && isAway(op.getFalseValue(), fullyMasked))
       return read(op.getCondition());
     kept = matchSplat(op.getFalseValue());
-    auto negated = op.getCondition().getDefiningOp<NotOp>();
-    if (kept && *kept == 0 && negated && isAway(op.getTrueValue()))
-      return read(negated.getInput());
+    if (isAway(op.getTrueValue(), fullyMasked)) {
+      if (kept && *kept == 0)
+        return readNegated(op.getCondition());
+      // where(bool(u), away, u): u is 0 where it is kept.
+      Value rest = op.getFalseValue();
+      auto cast = op.getCondition().getDefiningOp<CastOp>();
+      if (cast && cast.getInput() == rest)
+        return readNegated(cast);
+      // where(added + padding == 0, away, added)
+      auto compare = op.getCondition().getDefiningOp<CompareOp>();
+      Value sum = compare && compare.getPredicate() == ComparePredicate::eq &&
+                          matchSplat(compare.getRhs()) == 0.0
+                      ? Value(compare.getLhs())
+                      : Value();
+      Value padding;
+      if (sum)
+        matchCommutative<AddOp>(sum, [&](Value added, Value other) {
+          return added == rest && (padding = other);
+        });
+      std::optional<double> all = padding ? matchSplat(padding) : std::nullopt;
+      if (all && *all != 0) // a mask of ones
+        return readAdded(rest, fullyMasked);
+      auto from = padding ? padding.getDefiningOp<CastOp>() : CastOp();
+      if (from && isa<IntegerType>(elementTypeOf(from.getInput()))) {
+        // Kept where the mask is not 0.
+        OpBuilder builder(compare);
+        DShardBuilder make(builder, compare);
+        Value shown =
+            make.compare(padding, make.scalar(0, elementTypeOf(padding)),
+                         ComparePredicate::ne);
+        return read(shown) && readAdded(rest, fullyMasked);
+      }
+    }
+  }
+  if (value.getDefiningOp<ConstantOp>() && readConstant(value)) {
+    fullyMasked = FullyMasked::uniform;
+    return true;
   }
   // cast(not(mask)) * -3.4e38
   bool isProduct =
       matchCommutative<MulOp>(value, [&](Value factor, Value away) {
         auto cast = factor.getDefiningOp<CastOp>();
         auto negated = cast ? skipCasts(cast).getDefiningOp<NotOp>() : NotOp();
-        return negated && isAway(away) && read(negated.getInput());
+        return negated && isAway(away, fullyMasked) && read(negated.getInput());
       });
-  if (isProduct)
+  if (isProduct || readProduct(value, fullyMasked))
     return true;
+  if (Value same = withoutLeadingOnes(value))
+    return readAdded(same, fullyMasked);
   if (auto add = value.getDefiningOp<AddOp>())
     for (int i : {0, 1})
       if (std::optional<double> number = matchSplat(add->getOperand(i));
