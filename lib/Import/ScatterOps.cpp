@@ -24,6 +24,18 @@ static bool expectIndices(NodeImporter &n, Value indices) {
   return !n.failed();
 }
 
+/// Every index is compared with every place: fine for experts and tokens, not
+/// for whole images.
+static bool expectComparisons(NodeImporter &n, int64_t indices,
+                              int64_t places) {
+  static constexpr int64_t limit = int64_t(1) << 30;
+  if (!n.failed() && places > 0 && indices > limit / places)
+    n.fail(Twine(indices) + " indices times " + Twine(places) +
+           " places are more comparisons than the " + Twine(limit) +
+           " that are supported");
+  return !n.failed();
+}
+
 static std::optional<Update> readUpdate(NodeImporter &n) {
   std::string name = n.stringAttr("reduction", "none");
   if (name == "none")
@@ -167,6 +179,8 @@ void onnx::importScatterElements(NodeImporter &n) {
   updates = n.transpose(updates, order);
   if (n.failed())
     return;
+  if (!expectComparisons(n, n.typeOf(indices).getNumElements(), size))
+    return;
   // Hits [L..., A, K].
   Arithmetic a(n);
   SmallVector<int64_t> shape(n.shape(data)), few(n.shape(indices));
@@ -209,6 +223,22 @@ void onnx::importScatterNd(NodeImporter &n) {
                   "indices ask for");
   if (n.typeOf(updates).getNumElements() == 0)
     return n.set(0, data);
+  // All elements, each at its own place (what a slice assignment that covers
+  // everything is traced to): nothing of the data is left.
+  if (*update == Update::replace && depth == rank &&
+      n.typeOf(indices).getNumElements() ==
+          rank * n.typeOf(data).getNumElements())
+    if (auto known = n.knownInts(indices)) {
+      bool isOwn = true;
+      for (size_t t = 0; isOwn && t < known->size(); t += rank) {
+        int64_t row = 0;
+        for (int64_t i : llvm::seq<int64_t>(0, rank))
+          row = row * n.shape(data)[i] + (*known)[t + i];
+        isOwn = row == int64_t(t) / rank;
+      }
+      if (isOwn)
+        return n.set(0, n.reshape(updates, n.shape(data)));
+    }
   // As rows: data [D,I], tuples [M] as row numbers, updates [M,I].
   SmallVector<int64_t> shape(n.shape(data));
   int64_t D = 1, I = 1, M = n.typeOf(indices).getNumElements() / depth;
@@ -221,6 +251,8 @@ void onnx::importScatterNd(NodeImporter &n) {
     own = fromFront(n, own, shape[i]);
     row = row ? a.add(a.mul(row, double(shape[i])), own) : own;
   }
+  if (!expectComparisons(n, M, D))
+    return;
   data = n.reshape(data, {D, I});
   updates = n.reshape(updates, {M, I});
   if (n.failed())
@@ -267,6 +299,8 @@ void onnx::importTopK(NodeImporter &n) {
   Arithmetic a(n);
   Type i64 = n.graph.builder().getI64Type();
   SmallVector<int64_t> shape(n.shape(x));
+  if (!expectComparisons(n, n.typeOf(x).getNumElements(), size))
+    return;
   // [L..., i, j]: whether j comes before i.
   Value own = reshapeTo(n, x, shape, rank),
         other = reshapeTo(n, x, shape, rank - 1);
