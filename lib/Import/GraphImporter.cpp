@@ -510,6 +510,10 @@ bool GraphImporter::addNode(const pb::GraphProto &owner, int index) {
     location = NameLoc::get(StringAttr::get(context, name), location);
   NodeImporter importer(*this, node, describeNode(owner, index), location,
                         modulePath(node, parameter));
+  if (node.output_size() == 0) {
+    importer.fail("has no outputs");
+    return false;
+  }
   ImportFunction function = findOperator(node.domain(), node.op_type());
   if (!function) { // in a branch; those of the graph are checked before
     importer.fail("the op is not supported");
