@@ -28,8 +28,11 @@ struct Quantized {
       byte = static_cast<uint8_t>(generator());
     for (float &scale : scales)
       scale = static_cast<float>(generator() % 1000 + 1) / 3000.0f;
+    for (int64_t column = 0; column < n; ++column)
+      for (int64_t l = 0; l < k; ++l)
+        values.push_back(dequantized(column, l));
   }
-  double at(int64_t column, int64_t k) const {
+  double dequantized(int64_t column, int64_t k) const {
     auto element = [&](const std::vector<uint8_t> &bytes, int64_t row,
                        int64_t rowBytes, int64_t i) {
       if (bits == 8)
@@ -49,6 +52,7 @@ struct Quantized {
   std::vector<float> scales;
   std::vector<uint8_t> zeros;
   bool withZeros;
+  std::vector<double> values; // [n, k]
 };
 
 struct Memory {
@@ -121,7 +125,7 @@ void check(int64_t m, int64_t n, int64_t k, const Quantized &rhs,
     for (int64_t j = 0; j < n; ++j) {
       double sum = 0, size = 1;
       for (int64_t l = 0; l < k; ++l) {
-        double product = row[l] * rhs.at(j, l);
+        double product = row[l] * rhs.values[j * k + l];
         sum += product;
         size += std::abs(product);
       }

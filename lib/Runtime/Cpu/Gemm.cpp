@@ -200,21 +200,22 @@ QuantizedColumn Product::quantizedColumn(int64_t column) const {
 /// packChunk of a quantised rhs.
 void Product::unpackChunk(int64_t panel, int64_t panelEnd, int64_t k,
                           int64_t depth, float *out) const {
-  alignas(64) float columns[gemmPanel * 64];
+  constexpr int64_t run = 128; // elements of a column at a time
+  alignas(64) float columns[gemmPanel * run];
   alignas(64) float square[gemmPanel * gemmPanel];
   for (int64_t p = panel; p < panelEnd; ++p, out += depth * gemmPanel) {
     int64_t cols = std::min(gemmPanel, g.n - p * gemmPanel);
     if (cols < gemmPanel)
       std::memset(columns, 0, sizeof(columns));
-    for (int64_t i0 = 0; i0 < depth; i0 += 64) {
-      int64_t now = std::min<int64_t>(64, (depth - i0 + 15) / 16 * 16);
+    for (int64_t i0 = 0; i0 < depth; i0 += run) {
+      int64_t now = std::min(run, (depth - i0 + 15) / 16 * 16);
       for (int64_t j = 0; j < cols; ++j)
         table.dequantize(quantizedColumn(p * gemmPanel + j), k + i0, now,
-                         columns + j * 64);
+                         columns + j * run);
       for (int64_t i = 0; i < now; i += 16) {
         int64_t left = std::min<int64_t>(16, depth - i0 - i);
         float *to = out + (i0 + i) * gemmPanel;
-        table.transpose16(columns + i, 64, left == 16 ? to : square, 16);
+        table.transpose16(columns + i, run, left == 16 ? to : square, 16);
         if (left < 16)
           std::memcpy(to, square, left * gemmPanel * sizeof(float));
       }

@@ -408,22 +408,31 @@ inline float zeroOf(const QuantizedColumn &c, int64_t block) {
   return static_cast<float>(c.zeros[block / 2] >> (block % 2 * 4) & 15);
 }
 
+/// Bytes that a stream of weights is fetched ahead: what memory delivers in its
+/// own latency, and more.
+constexpr int64_t ahead = 4096;
+
 inline __m512 bytesToFloat(__m128i bytes) {
   return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
 }
 
 void dequantize(const QuantizedColumn &c, int64_t k, int64_t n, float *out) {
+  int64_t block = k / c.block, end = block * c.block - k;
+  __m512 scale = _mm512_setzero_ps(), zero = scale;
+  const __m128i mask = _mm_set1_epi8(15);
   for (int64_t i = 0; i < n; i += 16) {
-    int64_t block = (k + i) / c.block;
-    __m512 scale = _mm512_set1_ps(c.scales[block]);
-    __m512 zero = _mm512_set1_ps(zeroOf(c, block));
+    if (i >= end) {
+      scale = _mm512_set1_ps(c.scales[block]);
+      zero = _mm512_set1_ps(zeroOf(c, block));
+      ++block;
+      end += c.block;
+    }
     __m128i q;
     if (c.bits == 8) {
       q = _mm_loadu_si128(reinterpret_cast<const __m128i *>(c.data + k + i));
     } else {
       __m128i half = _mm_loadl_epi64(
           reinterpret_cast<const __m128i *>(c.data + (k + i) / 2));
-      __m128i mask = _mm_set1_epi8(15);
       q = _mm_unpacklo_epi8(_mm_and_si128(half, mask),
                             _mm_and_si128(_mm_srli_epi16(half, 4), mask));
     }
@@ -473,10 +482,9 @@ __attribute__((noinline)) void dotNibbles(const QuantizedDot &d) {
     DSHARD_EACH_DOT(DECLARE)
 #undef DECLARE
     for (int64_t at = 0; at < k; at += 128) {
-      // Far enough ahead for memory; one stream for each column.
-      _mm_prefetch(reinterpret_cast<const char *>(data0 + at / 2 + 1024),
+      _mm_prefetch(reinterpret_cast<const char *>(data0 + at / 2 + ahead),
                    _MM_HINT_T0);
-      _mm_prefetch(reinterpret_cast<const char *>(data1 + at / 2 + 1024),
+      _mm_prefetch(reinterpret_cast<const char *>(data1 + at / 2 + ahead),
                    _MM_HINT_T0);
       int64_t left = k - at;
       __mmask16 words = left >= 128 ? 0xffff : firstLanes(left / 8);
@@ -529,6 +537,94 @@ __attribute__((noinline)) void dotNibbles(const QuantizedDot &d) {
   }
 }
 
+/// The sums of four vectors.
+inline __m128 reduceFour(__m512 a, __m512 b, __m512 c, __m512 d) {
+  __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+  __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+  __m512d low = _mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+  __m512d high = _mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+  __m512 all = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+  __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all),
+                              _mm512_extractf32x8_ps(all, 1));
+  return _mm_add_ps(_mm256_castps256_ps128(half),
+                    _mm256_extractf128_ps(half, 1));
+}
+
+/// dotNibbles of one row, which waits for memory: four columns at a time.
+__attribute__((noinline)) void dotNibblesOfRow(const QuantizedDot &d) {
+  int64_t block = d.first.block, k = d.blocks * block;
+  int64_t perGroup = block < 128 ? 128 / block : 1;
+  __m512i which =
+      _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+  if (block > 32)
+    which = block == 64 ? _mm512_srli_epi32(which, 1) : _mm512_setzero_si512();
+  const float *sums = d.x + arrangedSums(d.blocks, block);
+#define DSHARD_EACH_COLUMN(DO) DO(0) DO(1) DO(2) DO(3)
+  for (int64_t column = 0; column < d.columns; column += 4) {
+    int64_t last = d.columns - 1;
+#define START(I)                                                               \
+  int64_t column##I = column + I < last ? column + I : last;                   \
+  const uint8_t *data##I = d.first.data + column##I * d.dataStep;              \
+  const float *scales##I = d.first.scales + column##I * d.blocks;              \
+  __m512 c##I = _mm512_setzero_ps();
+    DSHARD_EACH_COLUMN(START)
+#undef START
+    for (int64_t at = 0; at < k; at += 128) {
+      int64_t left = k - at;
+      __mmask16 words = left >= 128 ? 0xffff : firstLanes(left / 8);
+      int64_t first = at / block;
+      int64_t some = d.blocks - first < perGroup ? d.blocks - first : perGroup;
+      __mmask16 lanes = firstLanes(some);
+#define START(I)                                                               \
+  _mm_prefetch(reinterpret_cast<const char *>(data##I + at / 2 + ahead),       \
+               _MM_HINT_T0);                                                   \
+  __m512i q##I = _mm512_maskz_loadu_epi32(words, data##I + at / 2);            \
+  __m512 p##I = _mm512_setzero_ps();
+      DSHARD_EACH_COLUMN(START)
+#undef START
+#define MULTIPLY(I)                                                            \
+  p##I =                                                                       \
+      _mm512_fmadd_ps(_mm512_cvtepi32_ps(j < 7 ? _mm512_and_si512(q##I, mask)  \
+                                               : _mm512_srli_epi32(q##I, 28)), \
+                      x, p##I);
+#pragma GCC unroll 8
+      for (int j = 0; j < 8; ++j) {
+        __m512i mask = _mm512_set1_epi32(15 << (4 * (j % 7)));
+        __m512 x = _mm512_loadu_ps(d.x + at + 16 * j);
+        DSHARD_EACH_COLUMN(MULTIPLY)
+      }
+#undef MULTIPLY
+#define SUM(I)                                                                 \
+  c##I = _mm512_fmadd_ps(                                                      \
+      p##I,                                                                    \
+      _mm512_permutexvar_ps(which,                                             \
+                            _mm512_maskz_loadu_ps(lanes, scales##I + first)),  \
+      c##I);
+      DSHARD_EACH_COLUMN(SUM)
+#undef SUM
+    }
+    if (!d.first.zeros)
+      for (int64_t b = 0; b < d.blocks; b += 16) {
+        __mmask16 lanes = firstLanes(d.blocks - b);
+        __m512 away =
+            _mm512_mul_ps(_mm512_loadu_ps(sums + b), _mm512_set1_ps(-8.0f));
+#define SUM(I)                                                                 \
+  c##I = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(lanes, scales##I + b), away,    \
+                         c##I);
+        DSHARD_EACH_COLUMN(SUM)
+#undef SUM
+      }
+    int64_t left = d.columns - column;
+    _mm_mask_storeu_ps(d.out + column,
+                       static_cast<__mmask8>(firstLanes(left < 4 ? left : 4)),
+                       reduceFour(c0, c1, c2, c3));
+    for (int64_t i = 0; d.first.zeros && i < left && i < 4; ++i)
+      d.out[column + i] -=
+          zeroPart(d.first, d.zeroStep, d.blocks, column + i, sums);
+  }
+#undef DSHARD_EACH_COLUMN
+}
+
 template <int rows>
 __attribute__((noinline)) void dotBytes(const QuantizedDot &d) {
   int64_t block = d.first.block;
@@ -542,9 +638,9 @@ __attribute__((noinline)) void dotBytes(const QuantizedDot &d) {
     DSHARD_EACH_DOT(DECLARE)
 #undef DECLARE
     for (int64_t b = 0, k = 0; b < d.blocks; ++b) {
-      _mm_prefetch(reinterpret_cast<const char *>(data0 + k + 1024),
+      _mm_prefetch(reinterpret_cast<const char *>(data0 + k + ahead),
                    _MM_HINT_T0);
-      _mm_prefetch(reinterpret_cast<const char *>(data1 + k + 1024),
+      _mm_prefetch(reinterpret_cast<const char *>(data1 + k + ahead),
                    _MM_HINT_T0);
 #define DECLARE(I) __m512 p##I##0 = _mm512_setzero_ps(), p##I##1 = p##I##0;
       DSHARD_EACH_DOT(DECLARE)
@@ -577,7 +673,7 @@ __attribute__((noinline)) void dotBytes(const QuantizedDot &d) {
 void quantizedDot(const QuantizedDot &d) {
   using Function = void (*)(const QuantizedDot &);
   static const Function functions[2][4] = {
-      {dotNibbles<1>, dotNibbles<2>, dotNibbles<3>, dotNibbles<4>},
+      {dotNibblesOfRow, dotNibbles<2>, dotNibbles<3>, dotNibbles<4>},
       {dotBytes<1>, dotBytes<2>, dotBytes<3>, dotBytes<4>}};
   functions[d.first.bits == 8][d.rows - 1](d);
 }
@@ -633,9 +729,9 @@ int8Columns(const Int8Dot &d) {
       __mmask64 bytes =
           left >= 4 ? ~__mmask64{0} : (__mmask64{1} << (left * 16)) - 1;
       __mmask16 lanes = firstLanes(left < 4 ? left : 4);
-      _mm_prefetch(reinterpret_cast<const char *>(data0 + quad * 64 + 2048),
+      _mm_prefetch(reinterpret_cast<const char *>(data0 + quad * 64 + ahead),
                    _MM_HINT_T0);
-      _mm_prefetch(reinterpret_cast<const char *>(data1 + quad * 64 + 2048),
+      _mm_prefetch(reinterpret_cast<const char *>(data1 + quad * 64 + ahead),
                    _MM_HINT_T0);
       __m512i q0 = _mm512_maskz_loadu_epi8(bytes, data0 + quad * 64);
       __m512i q1 = _mm512_maskz_loadu_epi8(bytes, data1 + quad * 64);
