@@ -579,7 +579,7 @@ bool GraphImporter::addIteration(const pb::GraphProto &body, StringRef what,
                                  SmallVectorImpl<Value> &outputs) {
   // Nested loops multiply; what they make at most is bounded here.
   static constexpr int64_t maxNodes = 200000;
-  unrolledNodes += body.node_size();
+  unrolledNodes += 1 + body.node_size();
   if (unrolledNodes > maxNodes)
     fail(what + ": loops unroll to more than " + Twine(maxNodes) + " nodes");
   std::vector<std::string> own;

@@ -247,7 +247,7 @@ Value onnx::padWithItself(NodeImporter &n, Value x, StringRef mode,
              Twine(dim) + " with");
       return {};
     }
-    constexpr int64_t limit = 1 << 24;
+    constexpr int64_t limit = 1 << 20;
     if (before + after > limit) {
       n.fail("pads of dim " + Twine(dim) + " are too large for mode " +
              quote(mode));
