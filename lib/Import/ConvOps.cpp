@@ -190,7 +190,8 @@ void onnx::importConvTranspose(NodeImporter &n) {
       if (target < 1 || target > full + strides[i])
         return n.fail("output_shape asks for " + Twine(target) + " in dim " +
                       Twine(2 + i) + "; the input makes " + Twine(full));
-      before = upper ? total / 2 : total - total / 2;
+      int64_t half = (total - (total < 0)) / 2; // rounded down
+      before = upper ? half : total - half;
       after = total - before;
     } else if (automatic == "VALID") {
       before = after = 0;

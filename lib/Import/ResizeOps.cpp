@@ -40,23 +40,24 @@ struct Taps {
 
 /// The place of result i in the input, as a real number.
 static double sourceOf(const Method &m, const Axis &a, int64_t i) {
+  // The result's size before it is rounded down, as the reference has it.
   double x = static_cast<double>(i), size = static_cast<double>(a.size),
-         result = static_cast<double>(a.result);
+         result = a.scale * size;
   if (m.coordinates == "half_pixel")
     return (x + 0.5) / a.scale - 0.5;
   if (m.coordinates == "half_pixel_symmetric") {
-    double adjustment = result / (a.scale * size);
+    double adjustment = static_cast<double>(a.result) / result;
     double center = size / 2, offset = center * (1 - adjustment);
     return offset + (x + 0.5) / a.scale - 0.5;
   }
   if (m.coordinates == "pytorch_half_pixel")
-    return a.result == 1 ? -0.5 : (x + 0.5) / a.scale - 0.5;
+    return result == 1 ? -0.5 : (x + 0.5) / a.scale - 0.5;
   if (m.coordinates == "align_corners")
-    return a.result == 1 ? 0.0 : x * (size - 1) / (result - 1);
+    return result == 1 ? 0.0 : x * (size - 1) / (result - 1);
   if (m.coordinates == "tf_crop_and_resize")
-    return a.result == 1 ? 0.5 * (a.begin + a.end) * (size - 1)
-                         : a.begin * (size - 1) + x * (a.end - a.begin) *
-                                                      (size - 1) / (result - 1);
+    return result == 1 ? 0.5 * (a.begin + a.end) * (size - 1)
+                       : a.begin * (size - 1) +
+                             x * (a.end - a.begin) * (size - 1) / (result - 1);
   if (m.coordinates == "tf_half_pixel_for_nn")
     return (x + 0.5) / a.scale;
   return x / a.scale; // asymmetric
