@@ -128,7 +128,10 @@ template <typename Body> Status Session::onAllRanks(Body &&body) {
       end.functions->abort(end.state, status);
     }
   });
-  return communicators->failure();
+  Status failure = communicators->failure();
+  // A GPU's copies to and from the host, between runs, look at it as well.
+  communicators->reset();
+  return failure;
 }
 
 Status Session::load() {
