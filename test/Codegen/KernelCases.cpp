@@ -554,9 +554,12 @@ void mlir::dshard::testing::compare(const Case &test, size_t result,
   for (int64_t e = 0; e < want.size() && shown < 3; ++e) {
     double got = read(memory + e * bytesOf(element), element),
            expected = want.data[e];
-    bool same = (std::isnan(got) && std::isnan(expected)) || got == expected ||
-                std::fabs(got - expected) <=
-                    tolerance(element) * (std::fabs(expected) + 0.05 * largest);
+    // An infinity would be allowed an infinite distance.
+    bool same =
+        (std::isnan(got) && std::isnan(expected)) || got == expected ||
+        (std::isfinite(expected) &&
+         std::fabs(got - expected) <=
+             tolerance(element) * (std::fabs(expected) + 0.05 * largest));
     if (!same) {
       ++shown;
       ADD_FAILURE() << test.name << " result " << result << " element " << e
