@@ -18,8 +18,8 @@ namespace dshard {
 /// (one for all batches) and ldb, strideRhs and transposeRhs are unused.
 /// bias has n elements; residual is [m, n] with row stride ldr.
 ///
-/// With `scales`, rhs is block-quantised [n, ceil(k / block), block] of u8 or of
-/// nibbles, low first: element k of column j is scales[j, k / block] *
+/// With `scales`, rhs is block-quantised [n, ceil(k / block), block] of u8 or
+/// of nibbles, low first: element k of column j is scales[j, k / block] *
 /// (rhs[j, k] - zero). zeroPoints: [n, blocks] of u8, or of nibbles in
 /// ceil(blocks / 2) bytes a column; absent: 8, or 128. Then batch is 1, lhs is
 /// not transposed and ldb, strideRhs, transposeRhs and packed are unused.
@@ -45,7 +45,8 @@ struct MatmulArguments {
   const uint8_t *zeroPoints = nullptr;
   int64_t block = 0;
   int bits = 0;
-  /// The lhs may be rounded to 8 bits in blocks of 32 (largest magnitude / 127).
+  /// The lhs may be rounded to 8 bits in blocks of 32 (largest magnitude /
+  /// 127).
   bool int8 = false;
 };
 
