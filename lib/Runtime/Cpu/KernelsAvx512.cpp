@@ -420,6 +420,11 @@ void dequantize(const QuantizedColumn &c, int64_t k, int64_t n, float *out) {
   int64_t block = k / c.block, end = block * c.block - k;
   __m512 scale = _mm512_setzero_ps(), zero = scale;
   const __m128i mask = _mm_set1_epi8(15);
+  // The columns of a panel are read in turns, too short for the hardware to
+  // see where that goes.
+  const uint8_t *next = c.data + (k + 2 * n) * c.bits / 8;
+  for (int64_t byte = 0; byte < n * c.bits / 8; byte += 64)
+    _mm_prefetch(reinterpret_cast<const char *>(next + byte), _MM_HINT_T0);
   for (int64_t i = 0; i < n; i += 16) {
     if (i >= end) {
       scale = _mm512_set1_ps(c.scales[block]);
@@ -467,7 +472,8 @@ template <int rows>
 __attribute__((noinline)) void dotNibbles(const QuantizedDot &d) {
   int64_t block = d.first.block, k = d.blocks * block;
   // Scales of the four 32s of a group, or of fewer, larger blocks.
-  int64_t perGroup = block < 128 ? 128 / block : 1;
+  int shift = __builtin_ctzll(static_cast<unsigned long long>(block));
+  int64_t perGroup = block < 128 ? 128 >> shift : 1;
   __m512i which =
       _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
   if (block > 32)
@@ -509,7 +515,7 @@ __attribute__((noinline)) void dotNibbles(const QuantizedDot &d) {
         DSHARD_EACH_DOT(STEP)
       }
 #undef STEP
-      int64_t first = at / block;
+      int64_t first = at >> shift;
       int64_t some = d.blocks - first < perGroup ? d.blocks - first : perGroup;
       __mmask16 lanes = firstLanes(some);
       __m512 scale0 = _mm512_permutexvar_ps(
@@ -553,7 +559,8 @@ inline __m128 reduceFour(__m512 a, __m512 b, __m512 c, __m512 d) {
 /// dotNibbles of one row, which waits for memory: four columns at a time.
 __attribute__((noinline)) void dotNibblesOfRow(const QuantizedDot &d) {
   int64_t block = d.first.block, k = d.blocks * block;
-  int64_t perGroup = block < 128 ? 128 / block : 1;
+  int shift = __builtin_ctzll(static_cast<unsigned long long>(block));
+  int64_t perGroup = block < 128 ? 128 >> shift : 1;
   __m512i which =
       _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
   if (block > 32)
@@ -572,7 +579,7 @@ __attribute__((noinline)) void dotNibblesOfRow(const QuantizedDot &d) {
     for (int64_t at = 0; at < k; at += 128) {
       int64_t left = k - at;
       __mmask16 words = left >= 128 ? 0xffff : firstLanes(left / 8);
-      int64_t first = at / block;
+      int64_t first = at >> shift;
       int64_t some = d.blocks - first < perGroup ? d.blocks - first : perGroup;
       __mmask16 lanes = firstLanes(some);
 #define START(I)                                                               \
