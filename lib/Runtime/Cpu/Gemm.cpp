@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 using namespace dshard;
 using namespace dshard::cpu;
@@ -78,15 +79,18 @@ public:
         rhsStorage(g.packed ? storageOf(g.rhsType) : Storage::f32),
         panels((g.n + gemmPanel - 1) / gemmPanel) {}
 
-  /// A few rows times quantised columns, as they are stored: whether it pays,
-  /// and fits the scratch.
-  bool takesQuantizedRows() const {
-    return g.scales && g.m <= 4 && g.block >= 32 &&
-           (g.block & (g.block - 1)) == 0 &&
-           g.m * arrangedFloats(blocks(), g.block) <= gemmBlockRows * gemmChunk;
+  /// Rows times quantised columns as they are stored: how many rows fit the
+  /// scratch at a time (0: not so).
+  int64_t dotRows() const {
+    if (!g.scales || g.m > table.dotRows || g.block < 32 ||
+        (g.block & (g.block - 1)) != 0)
+      return 0;
+    int64_t floats = arrangedFloats(blocks(), g.block);
+    return std::min({g.m, gemmBlockRows, gemmBlockRows * gemmChunk / floats});
   }
-  void arrangeRows(Scratch scratch) const;
-  void quantizedRows(int64_t panel, Scratch scratch) const;
+  void arrangeRows(int64_t first, int64_t rows, Scratch scratch) const;
+  void dotPanel(int64_t panel, int64_t row, int64_t rows,
+                Scratch scratch) const;
 
   /// The same in integers; how many rows fit the scratch at a time (0: not so).
   int64_t int8Rows() const {
@@ -224,17 +228,17 @@ void Product::unpackChunk(int64_t panel, int64_t panelEnd, int64_t k,
 }
 
 /// The rows of lhs into scratch.a as QuantizedDot wants them.
-void Product::arrangeRows(Scratch scratch) const {
+void Product::arrangeRows(int64_t first, int64_t rows, Scratch scratch) const {
   int64_t stride = arrangedFloats(blocks(), g.block);
-  for (int64_t row = 0; row < g.m; ++row) {
+  for (int64_t row = 0; row < rows; ++row) {
     float *x = scratch.a + row * stride;
     float *sums = x + arrangedSums(blocks(), g.block);
     std::memset(x, 0, stride * sizeof(float));
     for (int64_t k = 0; k < g.k; k += 32) {
       alignas(64) float line[32] = {};
       int64_t now = std::min<int64_t>(32, g.k - k);
-      table.toFloat(at(g.lhs, g.lhsType, row * g.lda + k), storageOf(g.lhsType),
-                    line, now);
+      table.toFloat(at(g.lhs, g.lhsType, (first + row) * g.lda + k),
+                    storageOf(g.lhsType), line, now);
       for (int64_t j = 0; j < 32; ++j) {
         static constexpr float places[8] = {
             1, 0x1p-4f, 0x1p-8f, 0x1p-12f, 0x1p-16f, 0x1p-20f, 0x1p-24f, 1};
@@ -278,20 +282,23 @@ void Product::int8Panel(int64_t panel, int64_t row, int64_t rows,
   finish(0, panel, row, rows, scratch.c);
 }
 
-void Product::quantizedRows(int64_t panel, Scratch scratch) const {
+void Product::dotPanel(int64_t panel, int64_t row, int64_t rows,
+                       Scratch scratch) const {
   QuantizedDot d;
   d.first = quantizedColumn(panel * gemmPanel);
   d.blocks = blocks();
   d.dataStep = d.blocks * g.block * g.bits / 8;
   d.zeroStep = zeroBytes();
   d.columns = std::min(gemmPanel, g.n - panel * gemmPanel);
-  d.x = scratch.a;
   d.xStep = arrangedFloats(d.blocks, g.block);
-  d.rows = g.m;
-  d.out = scratch.c;
   d.ldc = gemmPanel;
-  table.quantizedDot(d);
-  finish(0, panel, 0, g.m, scratch.c);
+  for (int64_t i = 0; i < rows; i += 4) {
+    d.x = scratch.a + i * d.xStep;
+    d.rows = std::min<int64_t>(4, rows - i);
+    d.out = scratch.c + i * gemmPanel;
+    table.quantizedDot(d);
+  }
+  finish(0, panel, row, rows, scratch.c);
 }
 
 /// Panels [panel, panelEnd), each [depth][16], one behind the other.
@@ -445,31 +452,28 @@ void cpu::gemm(const GemmArguments &g, ThreadPool &pool, void *scratch,
   if (g.m <= 0 || g.n <= 0 || g.batch <= 0)
     return;
   Product product(g);
-  if (int64_t rows = product.int8Rows()) {
+  int64_t int8Rows = product.int8Rows();
+  if (int64_t rows = int8Rows ? int8Rows : product.dotRows()) {
     int64_t perPanel = gemmPanel * g.k * std::max<int64_t>(rows, 8);
     for (int64_t row = 0; row < g.m; row += rows) {
       int64_t now = std::min(rows, g.m - row);
+      std::vector<uint8_t> isReady(pool.size(), 0);
       pool.parallelDynamic(
           product.panelCount(), (smallestShare + perPanel - 1) / perPanel,
           [&](int64_t begin, int64_t end, unsigned worker) {
             Scratch mine(static_cast<char *>(scratch) + worker * scratchStride);
-            product.quantizeRows(row, now, mine);
+            if (!isReady[worker] && int8Rows)
+              product.quantizeRows(row, now, mine);
+            else if (!isReady[worker])
+              product.arrangeRows(row, now, mine);
+            isReady[worker] = 1;
             for (int64_t panel = begin; panel < end; ++panel)
-              product.int8Panel(panel, row, now, mine);
+              if (int8Rows)
+                product.int8Panel(panel, row, now, mine);
+              else
+                product.dotPanel(panel, row, now, mine);
           });
     }
-    return;
-  }
-  if (product.takesQuantizedRows()) {
-    int64_t perPanel = gemmPanel * g.k * std::max<int64_t>(g.m, 8);
-    pool.parallelDynamic(
-        product.panelCount(), (smallestShare + perPanel - 1) / perPanel,
-        [&](int64_t begin, int64_t end, unsigned worker) {
-          Scratch mine(static_cast<char *>(scratch) + worker * scratchStride);
-          product.arrangeRows(mine);
-          for (int64_t panel = begin; panel < end; ++panel)
-            product.quantizedRows(panel, mine);
-        });
     return;
   }
   // A weight panel is read once by one thread where there are panels enough;

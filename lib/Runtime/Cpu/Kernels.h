@@ -160,6 +160,8 @@ struct Kernels {
   /// `row`, zeros before, gets `blocks` blocks of x.
   void (*quantizeRow)(const float *x, int64_t blocks, char *row);
   void (*int8Dot)(const Int8Dot &);
+  /// Up to how many rows quantizedDot beats unpacking panels for the tile.
+  int64_t dotRows;
 };
 
 extern const Kernels portableKernels;

@@ -555,6 +555,7 @@ const Kernels dshard::cpu::avx2Kernels = {
     dequantizePlain,
     quantizedDotPlain,
     quantizeRowPlain,
-    int8DotPlain};
+    int8DotPlain,
+    4};
 
 #endif // __x86_64__

@@ -804,6 +804,7 @@ void dshard::cpu::useAvx512(Kernels &table) {
   table.softmaxRow = softmaxRow;
   table.dequantize = dequantize;
   table.quantizedDot = quantizedDot;
+  table.dotRows = 16;
   table.quantizeRow = quantizeRow;
   if (__builtin_cpu_supports("avx512vnni"))
     table.int8Dot = int8Dot;

@@ -165,7 +165,8 @@ const Kernels dshard::cpu::portableKernels = {
     dequantizePlain,
     quantizedDotPlain,
     quantizeRowPlain,
-    int8DotPlain};
+    int8DotPlain,
+    4};
 
 const Kernels &dshard::cpu::kernels() {
 #if defined(__x86_64__)

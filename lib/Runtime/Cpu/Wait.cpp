@@ -46,15 +46,21 @@ void WaitWord::waitWhile(uint32_t seen) {
   if (load() != seen)
     return;
   static const int cpus = static_cast<int>(availableCpus());
-  int64_t spin = awake.load(std::memory_order_relaxed) <= cpus ? 500000 : 20000;
-  int64_t deadline = nowNanoseconds() + spin;
+  constexpr int64_t spinNanoseconds = 20000, yieldNanoseconds = 500000;
+  bool hasCore = awake.load(std::memory_order_relaxed) <= cpus;
+  int64_t begin = nowNanoseconds();
+  int64_t waited = 0;
   do {
     for (int i = 0; i < 64; ++i) {
       if (load() != seen)
         return;
       relax();
     }
-  } while (nowNanoseconds() < deadline);
+    waited = nowNanoseconds() - begin;
+    // The one that is waited for may be waiting for this core.
+    if (waited >= spinNanoseconds)
+      sched_yield();
+  } while (waited < (hasCore ? yieldNanoseconds : spinNanoseconds));
   // seq_cst on both sides: either bump() sees the sleeper or the futex call
   // sees the new word.
   sleepers.fetch_add(1);

@@ -2,8 +2,8 @@
 //
 // How every barrier of the runtime waits: spinning, because a futex wake costs
 // up to 90 us on a virtual machine, then sleeping. It spins for 20 us, for
-// there are often more ranks than cores, but for 500 us while every thread of
-// the runtime that is awake can have a core of its own.
+// there are often more ranks than cores; while every thread of the runtime that
+// is awake can have a core of its own, it goes on for 500 us, yielding.
 //
 //===----------------------------------------------------------------------===//
 #ifndef DSHARD_RUNTIME_CPU_WAIT_H
