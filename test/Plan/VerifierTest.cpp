@@ -603,7 +603,11 @@ TEST(Verifier, BlockQuantizedProducts) {
        "multiple of 16"},
       {"block", [](PlanT &p) { valueOf(p, 4, 6) = literal(0); },
        "[plan_v4]...4 bits in blocks of 0"},
-      {"columns", [](PlanT &p) { valueOf(p, 4, 1) = literal(5); },
+      {"columns",
+       [](PlanT &p) {
+         valueOf(p, 4, 1) = literal(5);
+         valueOf(p, 4, 4) = literal(5);
+       },
        "[plan_v4]...'rhs' reaches byte 160 of"},
       {"bytes", [](PlanT &p) { valueOf(p, 4, 7) = literal(8); },
        "[plan_v4]...'rhs' reaches byte 256 of"},

@@ -44,13 +44,21 @@ __attribute__((always_inline)) inline Pair load32(const char *b, int64_t step) {
               _mm512_and_si512(both, _mm512_set1_epi32(int(0xffff0000u))))};
 }
 
-/// Between panels and what load32 gives: its own inverse.
+/// Sums of what load32 gives to the two panels of c.
 template <Storage storage>
-__attribute__((always_inline)) inline Pair exchange(Pair x) {
-  if constexpr (storage != Storage::bf16)
-    return x;
-  return {_mm512_shuffle_f32x4(x.first, x.second, 0x44),
-          _mm512_shuffle_f32x4(x.first, x.second, 0xee)};
+__attribute__((always_inline)) inline void
+storePair(__m512 x, __m512 y, float *first, float *second, bool accumulate) {
+  if constexpr (storage == Storage::bf16) {
+    __m512 exchanged = _mm512_shuffle_f32x4(x, y, 0x44);
+    y = _mm512_shuffle_f32x4(x, y, 0xee);
+    x = exchanged;
+    if (accumulate) {
+      x = _mm512_add_ps(x, _mm512_loadu_ps(first));
+      y = _mm512_add_ps(y, _mm512_loadu_ps(second));
+    }
+  }
+  _mm512_storeu_ps(first, x);
+  _mm512_storeu_ps(second, y);
 }
 
 #define DSHARD_EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
@@ -66,13 +74,13 @@ tileOf(const float *a, int64_t lda, const char *b, int64_t bStep, int64_t k,
 #define DECLARE(I) __m512 c##I##0 = _mm512_setzero_ps(), c##I##1 = c##I##0;
   DSHARD_EACH_ROW(DECLARE)
 #undef DECLARE
-  if (accumulate) {
+  // Of bf16 panels, sums are added at the end: exchanging them here would take
+  // more registers than there are.
+  if (accumulate && storage != Storage::bf16) {
 #define LOAD(I)                                                                \
   if constexpr (rows > I) {                                                    \
-    Pair sums = exchange<storage>(                                             \
-        {_mm512_loadu_ps(c + I * ldc), _mm512_loadu_ps(c + I * ldc + cStep)}); \
-    c##I##0 = sums.first;                                                      \
-    c##I##1 = sums.second;                                                     \
+    c##I##0 = _mm512_loadu_ps(c + I * ldc);                                    \
+    c##I##1 = _mm512_loadu_ps(c + I * ldc + cStep);                            \
   }
     DSHARD_EACH_ROW(LOAD)
 #undef LOAD
@@ -117,11 +125,9 @@ tileOf(const float *a, int64_t lda, const char *b, int64_t bStep, int64_t k,
 #undef ALL_STEPS
 #undef STEP
 #define STORE(I)                                                               \
-  if constexpr (rows > I) {                                                    \
-    Pair sums = exchange<storage>({c##I##0, c##I##1});                         \
-    _mm512_storeu_ps(c + I * ldc, sums.first);                                 \
-    _mm512_storeu_ps(c + I * ldc + cStep, sums.second);                        \
-  }
+  if constexpr (rows > I)                                                      \
+    storePair<storage>(c##I##0, c##I##1, c + I * ldc, c + I * ldc + cStep,     \
+                       accumulate);
   DSHARD_EACH_ROW(STORE)
 #undef STORE
 }

@@ -185,7 +185,15 @@ def test_through_integers(tmp_path, random):
     x = random.uniform(0.1, 0.9, (4,)) * 5
     body = """
       %i = dshard.cast %a0 : (tensor<4xf64>) -> tensor<4xi64>
-      %f = dshard.cast %i : (tensor<4xi64>) -> tensor<4xf64>
+      %one = dshard.constant dense<1> : tensor<4xi64>
+      %l = dshard.shift_left %i, %one : (tensor<4xi64>, tensor<4xi64>) -> tensor<4xi64>
+      %h = dshard.shift_right %l, %one : (tensor<4xi64>, tensor<4xi64>) -> tensor<4xi64>
+      %p = dshard.bit_or %h, %i : (tensor<4xi64>, tensor<4xi64>) -> tensor<4xi64>
+      %q = dshard.bit_xor %p, %one : (tensor<4xi64>, tensor<4xi64>) -> tensor<4xi64>
+      %b = dshard.bit_and %q, %p : (tensor<4xi64>, tensor<4xi64>) -> tensor<4xi64>
+      %d = dshard.bit_cast %b : (tensor<4xi64>) -> tensor<4xf64>
+      %v = dshard.cast %b : (tensor<4xi64>) -> tensor<4xf64>
+      %f = dshard.add %v, %d : (tensor<4xf64>, tensor<4xf64>) -> tensor<4xf64>
       %c = dshard.compare %a0, %f {predicate = #dshard.predicate<gt>} : (tensor<4xf64>, tensor<4xf64>) -> tensor<4xi1>
       %n = dshard.not %c : (tensor<4xi1>) -> tensor<4xi1>
       %u = dshard.is_nan %a0 : (tensor<4xf64>) -> tensor<4xi1>
@@ -198,6 +206,7 @@ def test_through_integers(tmp_path, random):
       %w = dshard.mul %s, %t : (tensor<4xf64>, tensor<4xf64>) -> tensor<4xf64>
       %r0 = dshard.select %e, %w, %f : (tensor<4xi1>, tensor<4xf64>, tensor<4xf64>) -> tensor<4xf64>"""
     tested.update("compare not is_nan or and xor iota constant".split())
+    tested.update("bit_and bit_or bit_xor bit_cast shift_left shift_right".split())
     check_program(tmp_path, program(body, [x], [("%r0", tensor((4,)))]), [x])
 
 
