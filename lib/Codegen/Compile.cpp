@@ -183,9 +183,12 @@ void mlir::dshard::optimize(llvm::Module &module,
   for (llvm::Function &function : module)
     for (llvm::BasicBlock &block : function)
       for (llvm::Instruction &instruction : block)
-        // Not on conversions: two roundings must not become one.
+        // Not on conversions: two roundings must not become one. Not on
+        // differences: a * b - c must be 0 where c is that product, rounded (a
+        // softmax over masked scores of -1e9 subtracts their largest).
         if (isa<llvm::BinaryOperator>(instruction) &&
-            isa<llvm::FPMathOperator>(instruction))
+            isa<llvm::FPMathOperator>(instruction) &&
+            instruction.getOpcode() != llvm::Instruction::FSub)
           instruction.setHasAllowContract(true);
   llvm::PassBuilder builder(&machine);
   llvm::TargetLibraryInfoImpl library(machine.getTargetTriple());

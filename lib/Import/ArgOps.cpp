@@ -23,6 +23,9 @@ static Value findExtreme(NodeImporter &n, Value x, int64_t dim,
   Value extreme = n.reduce(kind, x, dim, true);
   Value at = positions(n, x, dim);
   Value found = a.equal(x, extreme);
+  if (x && isa<FloatType>(n.elementOf(x))) // a NaN is the extreme
+    found = n.pointwise<OrOp>(
+        {found, n.pointwise<IsNanOp>(x, n.graph.builder().getI1Type())});
   Value none = a.number(at, last ? -1.0 : double(n.shape(x)[dim]));
   Value where = n.pointwise<SelectOp>({found, at, none}, n.elementOf(at));
   return n.reduce(last ? ReductionKind::max : ReductionKind::min, where, dim,

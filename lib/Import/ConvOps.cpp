@@ -190,8 +190,8 @@ void onnx::importConvTranspose(NodeImporter &n) {
       if (target < 1 || target > full + strides[i])
         return n.fail("output_shape asks for " + Twine(target) + " in dim " +
                       Twine(2 + i) + "; the input makes " + Twine(full));
-      int64_t half = (total - (total < 0)) / 2; // rounded down
-      before = upper ? half : total - half;
+      // What is missing comes at the end.
+      before = std::max<int64_t>(upper ? total / 2 : total - total / 2, 0);
       after = total - before;
     } else if (automatic == "VALID") {
       before = after = 0;

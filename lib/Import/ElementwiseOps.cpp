@@ -121,7 +121,16 @@ void onnx::importPow(NodeImporter &n) {
     return;
   Value base = n.input(0);
   Value exponent = broadcastAsOnceAgreed(n, base, n.input(1));
-  n.set(0, n.pointwise<PowOp>({base, n.cast(exponent, n.elementOf(base))}));
+  if (n.failed())
+    return;
+  // An integer to the power of a float is computed among floats.
+  Type result = n.elementOf(base);
+  bool widens =
+      !isa<FloatType>(result) && isa<FloatType>(n.elementOf(exponent));
+  Type element = widens ? n.elementOf(exponent) : result;
+  Value power =
+      n.pointwise<PowOp>({n.cast(base, element), n.cast(exponent, element)});
+  n.set(0, n.cast(power, result));
 }
 
 void onnx::importMod(NodeImporter &n) {

@@ -273,17 +273,23 @@ void onnx::importGroupQueryAttention(NodeImporter &n) {
     return n.fail("several new tokens after a past of " + Twine(P) +
                   " need a batch of 1, it is " + Twine(B));
 
-  // The last valid key of each row; rows of one new token start there.
+  // The last valid key of each row. After a past, which may be a buffer with
+  // room, the new tokens are the last of them.
   OpBuilder &builder = n.graph.builder();
   Type i64 = builder.getI64Type();
   Value lastKey = n.cast(n.reshape(n.input(5), {B}), i64);
-  Value starts = P > 0 && S == 1 ? lastKey : Value();
+  Value starts;
+  if (P > 0)
+    starts = n.pointwise<SubOp>(
+        {lastKey, n.scalar(i64, static_cast<double>(S - 1))});
+  Value query = n.iota({1, 1, S, 1}, i64, 2);
+  if (starts)
+    query = n.pointwise<AddOp>({query, n.reshape(starts, {B, 1, 1, 1})});
   if (rotary) {
     if (!n.hasInput(7) || !n.hasInput(8))
       return n.fail("do_rotary needs cos_cache and sin_cache");
     Value cos = n.input(7), sin = n.input(8);
-    Value positions = starts ? n.reshape(starts, {B, 1})
-                             : n.iota({1, S}, i64, 1, static_cast<double>(P));
+    Value positions = n.reshape(query, {starts ? B : 1, S});
     q = rotate(n, q, cos, sin, positions, interleaved);
     k = rotate(n, k, cos, sin, positions, interleaved);
   }
@@ -298,14 +304,12 @@ void onnx::importGroupQueryAttention(NodeImporter &n) {
   Value key = n.iota({1, 1, 1, T}, i64, 3);
   Value mask =
       n.compare(ComparePredicate::le, key, n.reshape(lastKey, {B, 1, 1, 1}));
-  Value query = n.iota({1, 1, S, 1}, i64, 2, static_cast<double>(T - S));
-  if (!starts) {
+  if (S > 1) { // one query sees all up to the row's end
     Value causal = n.compare(ComparePredicate::le, key, query);
     mask = n.pointwise<AndOp>({causal, mask});
   }
   if (window > 0) {
-    Value first = starts ? n.reshape(starts, {B, 1, 1, 1}) : query;
-    first = n.pointwise<SubOp>({first, n.scalar(i64, window)});
+    Value first = n.pointwise<SubOp>({query, n.scalar(i64, window)});
     Value inside = n.compare(ComparePredicate::gt, key, first);
     mask = n.pointwise<AndOp>({inside, mask});
   }

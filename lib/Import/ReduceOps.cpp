@@ -69,13 +69,18 @@ void onnx::importReduceL1(NodeImporter &n) {
   importReduce(n, ReductionKind::sum,
                [&](Value x) { return n.pointwise<AbsOp>(x); });
 }
+/// Halves are squared as f32: their squares overflow where the norm does not.
 void onnx::importReduceL2(NodeImporter &n) {
+  Arithmetic a(n);
+  Value x;
   importReduce(
       n, ReductionKind::sum,
-      [&](Value x) {
-        return n.pointwise<MulOp>({x, x});
+      [&](Value input) {
+        x = input;
+        Value wide = a.wide(input);
+        return a.mul(wide, wide);
       },
-      [&](Value x) { return n.pointwise<SqrtOp>(x); });
+      [&](Value sum) { return a.narrow(a.sqrt(sum), x); });
 }
 
 void onnx::importReduceLogSum(NodeImporter &n) {

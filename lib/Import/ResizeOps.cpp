@@ -295,8 +295,16 @@ static Value resize(NodeImporter &n, Value x, ArrayRef<Axis> axes,
     }
     x = sum;
   }
-  if (x && n.elementOf(x) != element && !isa<FloatType>(element))
+  if (x && n.elementOf(x) != element && !isa<FloatType>(element)) {
+    // A cubic overshoots: what the type cannot hold becomes its end.
+    auto integer = cast<IntegerType>(element);
+    unsigned width = integer.getWidth();
+    double span = std::ldexp(1.0, width),
+           low = integer.isUnsigned() ? 0 : -span / 2;
     x = n.pointwise<RoundOp>(x);
+    if (width <= 16)
+      x = a.min(a.max(x, low), low + span - 1);
+  }
   return x ? n.cast(x, element) : x;
 }
 
