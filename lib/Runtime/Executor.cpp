@@ -465,14 +465,14 @@ Status Executor::runLaunch(const plan::Instruction &instruction,
   return device.functions->launch(device.state, instruction.stream(), launch);
 }
 
-MatmulArguments
-Executor::matmulArguments(const plan::Program &program,
-                          const plan::Instruction &instruction) const {
+MatmulArguments Executor::matmulOperands(const plan::Program &program,
+                                         const plan::Instruction &instruction,
+                                         uint32_t firstOptional) const {
   Operand lhs = operand(program, instruction, 0);
   Operand rhs = operand(program, instruction, 1);
-  Operand bias = operand(program, instruction, 2);
-  Operand residual = operand(program, instruction, 3);
-  Operand out = operand(program, instruction, 4);
+  Operand bias = operand(program, instruction, firstOptional);
+  Operand residual = operand(program, instruction, firstOptional + 1);
+  Operand out = operand(program, instruction, firstOptional + 2);
   MatmulArguments g;
   g.lhs = lhs.data;
   g.rhs = rhs.data;
@@ -484,6 +484,13 @@ Executor::matmulArguments(const plan::Program &program,
   g.biasType = bias.type;
   g.residualType = residual.type;
   g.outType = out.type;
+  return g;
+}
+
+MatmulArguments
+Executor::matmulArguments(const plan::Program &program,
+                          const plan::Instruction &instruction) const {
+  MatmulArguments g = matmulOperands(program, instruction, 2);
   Cursor values{*this, program, instruction.values_begin()};
   g.batch = values.next();
   g.m = values.next();
@@ -507,26 +514,11 @@ Executor::matmulArguments(const plan::Program &program,
 MatmulArguments
 Executor::matmulNBitsArguments(const plan::Program &program,
                                const plan::Instruction &instruction) const {
-  Operand lhs = operand(program, instruction, 0);
-  Operand rhs = operand(program, instruction, 1);
-  Operand bias = operand(program, instruction, 4);
-  Operand residual = operand(program, instruction, 5);
-  Operand out = operand(program, instruction, 6);
-  MatmulArguments g;
-  g.lhs = lhs.data;
-  g.rhs = rhs.data;
+  MatmulArguments g = matmulOperands(program, instruction, 4);
   g.scales =
       reinterpret_cast<const float *>(operand(program, instruction, 2).data);
   g.zeroPoints =
       reinterpret_cast<const uint8_t *>(operand(program, instruction, 3).data);
-  g.bias = bias.data;
-  g.residual = residual.data;
-  g.out = out.data;
-  g.lhsType = lhs.type;
-  g.rhsType = rhs.type;
-  g.biasType = bias.type;
-  g.residualType = residual.type;
-  g.outType = out.type;
   Cursor values{*this, program, instruction.values_begin()};
   g.m = values.next();
   g.n = values.next();

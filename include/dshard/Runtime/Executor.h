@@ -133,6 +133,10 @@ private:
   Status runPack(const plan::Instruction &instruction, Cursor values);
   Status setScalars();
 
+  /// lhs and rhs; bias, residual and out from operand `firstOptional` on.
+  MatmulArguments matmulOperands(const plan::Program &program,
+                                 const plan::Instruction &instruction,
+                                 uint32_t firstOptional) const;
   MatmulArguments
   matmulNBitsArguments(const plan::Program &program,
                        const plan::Instruction &instruction) const;

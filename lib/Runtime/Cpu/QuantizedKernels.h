@@ -1,8 +1,8 @@
 //===- QuantizedKernels.h - Block-quantised operands, plainly ---*- C++ -*-===//
 //
 // Plain loops that every kernel source compiles for its own instruction set:
-// what includes it gives `static` functions, so that nothing is shared between
-// instruction sets.
+// with internal linkage, so that instruction sets share nothing.
+// Kernels.h says what each computes.
 //
 //===----------------------------------------------------------------------===//
 #ifndef DSHARD_LIB_RUNTIME_CPU_QUANTIZEDKERNELS_H
@@ -12,6 +12,7 @@
 
 namespace {
 
+/// The zero point of a block.
 inline float zeroOf(const dshard::cpu::QuantizedColumn &c, int64_t block) {
   if (!c.zeros)
     return c.bits == 4 ? 8.0f : 128.0f;
@@ -20,8 +21,8 @@ inline float zeroOf(const dshard::cpu::QuantizedColumn &c, int64_t block) {
   return static_cast<float>(c.zeros[block / 2] >> (block % 2 * 4) & 15);
 }
 
-void dequantizePlain(const dshard::cpu::QuantizedColumn &c, int64_t k,
-                     int64_t n, float *out) {
+inline void dequantizePlain(const dshard::cpu::QuantizedColumn &c, int64_t k,
+                            int64_t n, float *out) {
   for (int64_t i = 0; i < n; i += 16) {
     int64_t block = (k + i) / c.block;
     float scale = c.scales[block], zero = zeroOf(c, block);
@@ -39,7 +40,7 @@ void dequantizePlain(const dshard::cpu::QuantizedColumn &c, int64_t k,
   }
 }
 
-void quantizedDotPlain(const dshard::cpu::QuantizedDot &d) {
+inline void quantizedDotPlain(const dshard::cpu::QuantizedDot &d) {
   int64_t block = d.first.block;
   for (int64_t column = 0; column < d.columns; ++column) {
     dshard::cpu::QuantizedColumn c = d.first;
@@ -78,7 +79,7 @@ void quantizedDotPlain(const dshard::cpu::QuantizedDot &d) {
   }
 }
 
-void quantizeRowPlain(const float *x, int64_t blocks, char *row) {
+inline void quantizeRowPlain(const float *x, int64_t blocks, char *row) {
   dshard::cpu::Int8Row form(blocks);
   float *scales = reinterpret_cast<float *>(row + form.scales());
   float *sums = reinterpret_cast<float *>(row + form.sums());
@@ -103,7 +104,7 @@ void quantizeRowPlain(const float *x, int64_t blocks, char *row) {
   }
 }
 
-void int8DotPlain(const dshard::cpu::Int8Dot &d) {
+inline void int8DotPlain(const dshard::cpu::Int8Dot &d) {
   dshard::cpu::Int8Row form(d.blocks);
   for (int64_t column = 0; column < d.columns; ++column) {
     dshard::cpu::QuantizedColumn c = d.first;
