@@ -165,15 +165,14 @@ void onnx::importMicrosoftRotaryEmbedding(NodeImporter &n) {
 
 /// Keys and values of the past with the new ones after each row's own length:
 /// element j of row b is past[b, j] for j < start[b], then new[b, j - start].
-/// With `starts` null all rows start at the past's end.
 static Value appendToPast(NodeImporter &n, Value past, Value fresh,
                           Value starts) {
   if (n.failed())
     return {};
   int64_t P = n.shape(past)[2], B = n.shape(past)[0];
-  Value both = P == 0 ? fresh : n.concat({past, fresh}, 2);
-  if (!starts || n.failed())
-    return both;
+  Value both = n.concat({past, fresh}, 2);
+  if (n.failed())
+    return {};
   int64_t T = n.shape(both)[2];
   Type i64 = n.graph.builder().getI64Type();
   Value key = n.iota({1, T}, i64, 1), start = n.reshape(starts, {B, 1});

@@ -366,6 +366,16 @@ Value NodeImporter::ints(ArrayRef<int64_t> values) {
   return result ? constant(DenseElementsAttr::get(result, values)) : Value();
 }
 
+Value NodeImporter::floats(ArrayRef<double> values, Type element) {
+  if (failed())
+    return {};
+  Known known;
+  known.floats.assign(values.begin(), values.end());
+  auto size = static_cast<int64_t>(values.size());
+  return constant(
+      graph.makeElements(RankedTensorType::get({size}, element), known));
+}
+
 Value NodeImporter::cast(Value value, Type element) {
   if (!value || !element || elementOf(value) == element)
     return value;

@@ -123,6 +123,7 @@ public:
   Value scalar(Type element, double value);
   Value splat(RankedTensorType type, double value);
   Value ints(llvm::ArrayRef<int64_t> values);
+  Value floats(llvm::ArrayRef<double> values, Type element);
   Value cast(Value value, Type element);
   Value reshape(Value value, llvm::ArrayRef<int64_t> shape);
   Value transpose(Value value, llvm::ArrayRef<int64_t> permutation);

@@ -83,10 +83,7 @@ static Value countElements(NodeImporter &n, const Window &w, bool withPads,
     }
     counts.push_back(static_cast<double>(count));
   }
-  Known known;
-  known.floats.assign(counts.begin(), counts.end());
-  return n.constant(
-      n.graph.makeElements(RankedTensorType::get({w.count}, element), known));
+  return n.floats(counts, element);
 }
 
 void onnx::importAveragePool(NodeImporter &n) {

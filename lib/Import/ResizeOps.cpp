@@ -137,14 +137,9 @@ static Taps makeTaps(const Method &m, const Axis &a) {
 /// A vector along `dim` of a tensor of `rank` dims.
 static Value lineOf(NodeImporter &n, ArrayRef<double> values, Type element,
                     int64_t dim, int64_t rank) {
-  Known known;
-  known.floats.assign(values.begin(), values.end());
-  int64_t size = values.size();
-  Value line = n.constant(
-      n.graph.makeElements(RankedTensorType::get({size}, element), known));
   SmallVector<int64_t> shape(rank - dim, 1);
-  shape[0] = size;
-  return n.reshape(line, shape);
+  shape[0] = values.size();
+  return n.reshape(n.floats(values, element), shape);
 }
 
 /// The attributes that say how.
