@@ -2,10 +2,14 @@
 
 `.venv/bin/python test/EndToEnd/families.py [STYLE/NAME ...] [--mesh MESH ...]` tries graphs on meshes and prints one
 line per try; `--write` also writes docs/families.md. test_families.py asserts the same.
+
+`... families.py --true-width DIR [STYLE/NAME ...]` does it with the graphs that `scripts/export-families --true-width DIR`
+wrote, one model at a time (up to 8 GiB of memory and 4 GiB of disk); see true_width.py.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import pathlib
 import re
@@ -19,8 +23,45 @@ import tools
 
 FAMILIES = tools.MODELS / "families"
 TABLE = tools.ROOT / "docs" / "families.md"
+TRUE_WIDTH = "## True width\n"  # what follows in TABLE is of true_width.py
 STYLES = ["dynamo", "dynamo23", "genai", "hf", "hf-gen", "legacy", "optimum"]
-BATCH, SEQ, DECODER_SEQ, PAST = 2, 12, 8, 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Of the inputs."""
+
+    batch: int = 2
+    seq: int = 12
+    decoder_seq: int = 8
+    past: int = 5
+    vocab: int = 97
+    image: int = 32
+    features: tuple = (16, 64)
+    head: int = 16
+
+    def fixed(self, name):
+        """The shape of an input that is the same for all exporters, or None."""
+        if name == "pixel_values":
+            return (self.batch, 3, self.image, self.image)
+        return (self.batch, *self.features) if name == "input_features" else None
+
+    def named(self, symbol):
+        """Some exporters name dims for what they are."""
+        return {
+            "batch_size": self.batch,
+            "sequence_length": self.seq,
+            "encoder_sequence_length": self.seq,
+            "decoder_sequence_length": self.decoder_seq,
+            "past_sequence_length": self.past,
+            "past_decoder_sequence_length": self.past,
+            "num_channels": 3,
+            "height": self.image,
+            "width": self.image,
+        }[symbol]
+
+
+SMALL = Sizes()
 MESHES = ["", "dp_shard=2", "tp=2", "tp=4", "dp_shard=2,tp=2", "dp_shard=2,tp=2 sp"]
 # What the table has: every mesh for one style, the ends of the range for others.
 MESHES_OF = {"dynamo": MESHES, "hf": ["", "dp_shard=2,tp=2 sp"], "legacy": ["", "dp_shard=2,tp=2 sp"]}
@@ -47,62 +88,48 @@ def graph_inputs(model):
     return [value for value in model.graph.input if value.name not in given]
 
 
-FIXED = {"pixel_values": (BATCH, 3, 32, 32), "input_features": (BATCH, 16, 64)}
-# Some exporters name dims for what they are.
-NAMED = {
-    "batch_size": BATCH,
-    "sequence_length": SEQ,
-    "encoder_sequence_length": SEQ,
-    "decoder_sequence_length": DECODER_SEQ,
-    "past_sequence_length": PAST,
-    "past_decoder_sequence_length": PAST,
-    "num_channels": 3,
-    "height": 32,
-    "width": 32,
-}
-
-
-def size_of_dim(name, index, symbol, style, decodes):
+def size_of_dim(name, index, symbol, style, decodes, sizes):
     if style == "optimum":
-        return 1 if symbol == "decoder_sequence_length" and decodes else NAMED[symbol]
-    if name in FIXED:
-        return FIXED[name][index]
+        return 1 if symbol == "decoder_sequence_length" and decodes else sizes.named(symbol)
+    if sizes.fixed(name):
+        return sizes.fixed(name)[index]
     if name.startswith("past_key_values"):  # genai: a cache that is empty
-        return {0: BATCH, 2: 0, 3: 16}[index]
+        return {0: sizes.batch, 2: 0, 3: sizes.head}[index]
     if name.startswith("input.past"):
-        return {0: BATCH, 2: PAST}[index]
+        return {0: sizes.batch, 2: sizes.past}[index]
     if index == 0:
-        return BATCH
+        return sizes.batch
     if decodes:
-        return PAST + 1
-    return DECODER_SEQ if name == "decoder_input_ids" else SEQ
+        return sizes.past + 1
+    return sizes.decoder_seq if name == "decoder_input_ids" else sizes.seq
 
 
-def dims_of(model, style):
+def dims_of(model, style, sizes=SMALL):
     """The sizes of all symbols of the inputs."""
     decodes = style in ("optimum", "hf-gen") and any("past" in value.name for value in graph_inputs(model))
-    sizes = {}
+    symbols = {}
     for value in graph_inputs(model):
         for i, dim in enumerate(value.type.tensor_type.shape.dim):
             if dim.dim_param.isidentifier():
-                sizes[dim.dim_param] = size_of_dim(value.name, i, dim.dim_param, style, decodes)
-    return sizes
+                symbols[dim.dim_param] = size_of_dim(value.name, i, dim.dim_param, style, decodes, sizes)
+    return symbols
 
 
-def shape_of(value, sizes):
+def shape_of(value, symbols):
     """Sizes of an input; a dim may be an expression, or digits."""
     dims = value.type.tensor_type.shape.dim
-    return [eval(d.dim_param, {}, sizes) if d.dim_param else d.dim_value for d in dims]
+    return [eval(d.dim_param, {}, symbols) if d.dim_param else d.dim_value for d in dims]
 
 
-def inputs_of(model, style, padding="right", seed=0):
+def inputs_of(model, style, padding="right", seed=0, sizes=SMALL):
     """Values of all inputs; the last row of text is padded."""
-    sizes = dims_of(model, style)
+    symbols = dims_of(model, style, sizes)
     random = np.random.default_rng(seed)
-    past = PAST if style in ("optimum", "hf-gen") and any("past" in v.name for v in graph_inputs(model)) else 0
+    decodes = style in ("optimum", "hf-gen") and any("past" in value.name for value in graph_inputs(model))
+    past = sizes.past if decodes else 0
     values = {}
     for value in graph_inputs(model):
-        shape, name = shape_of(value, sizes), value.name
+        shape, name = shape_of(value, symbols), value.name
         if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
             values[name] = random.standard_normal(shape).astype(np.float32)
         elif value.type.tensor_type.elem_type == onnx.TensorProto.BOOL:
@@ -120,21 +147,22 @@ def inputs_of(model, style, padding="right", seed=0):
             values[name] = np.broadcast_to(past + np.arange(shape[-1], dtype=np.int64), shape).copy()
         else:
             # 0 to 2 have meanings of their own in some models (padding, begin, end).
-            values[name] = random.integers(3, 97, shape, dtype=np.int64)
+            values[name] = random.integers(3, sizes.vocab, shape, dtype=np.int64)
     return values
 
 
 class Case:
     """A graph with weights, its inputs and what onnxruntime computes."""
 
-    def __init__(self, case, folder):
+    def __init__(self, case, folder, sizes=SMALL):
         self.style, self.name = case.split("/")
+        self.sizes = sizes
         self.model = prepare(case, folder)
         loaded = onnx.load(str(self.model), load_external_data=False)
         self.outputs = [value.name for value in loaded.graph.output]
         if self.style == "genai":  # the cache of padded tokens is anything
             self.outputs = ["logits"]
-        self.dims = dims_of(loaded, self.style)
+        self.dims = dims_of(loaded, self.style, sizes)
         self.graph = loaded
         # A condition that chooses a branch is fixed at compile time; a plan has no such input.
         kinds = {value.name: value.type.tensor_type.elem_type for value in graph_inputs(loaded)}
@@ -148,7 +176,7 @@ class Case:
     def inputs_and_expected(self, padding):
         """Inputs, and onnxruntime's outputs of them."""
         if padding not in self.expected:
-            inputs = inputs_of(self.graph, self.style, padding)
+            inputs = inputs_of(self.graph, self.style, padding, sizes=self.sizes)
             theirs = tools.onnxruntime_outputs(self.oracle, inputs)
             # The twin's outputs have the same order, maybe other names.
             self.expected[padding] = inputs, dict(zip(self.outputs, theirs.values()))
@@ -165,22 +193,27 @@ class Case:
         tools.compile_plan(self.model, plan, mesh, self.dims, *flags)
         return plan
 
-    def difference(self, mesh, padding="right"):
-        """The largest difference of any output, in units of its tolerance."""
-        plan = self.compile(mesh)
-        inputs, expected = self.inputs_and_expected(padding)
+    def run(self, plan, padding="right"):
+        """The outputs, and the report."""
+        inputs, _ = self.inputs_and_expected(padding)
         given = {name: value for name, value in inputs.items() if name not in self.fixed}
-        ours, _ = tools.run_plan(plan, given, self.outputs, self.folder)
-        worst = 0.0
+        return tools.run_plan(plan, given, self.outputs, self.folder)
+
+    def compared(self, outputs, padding="right"):
+        """(ours, onnxruntime's) of each output, as far as they must be alike."""
+        inputs, expected = self.inputs_and_expected(padding)
         for name, theirs in expected.items():
-            got = ours[name]
+            got = outputs[name]
             if self.style == "genai":  # rows past a sequence's end are anything
                 real = inputs["attention_mask"].astype(bool)
                 got, theirs = got[real], theirs[real]
-            if got.shape == theirs.shape and got.size == 0:
-                continue
-            worst = max(worst, tools.largest_difference(got, theirs) / tools.tolerance(theirs))
-        return worst
+            if got.shape != theirs.shape or got.size:
+                yield got, theirs
+
+    def difference(self, mesh, padding="right"):
+        """The largest difference of any output, in units of its tolerance."""
+        ours, _ = self.run(self.compile(mesh), padding)
+        return worst_difference(self.compared(ours, padding))
 
     def attentions(self):
         """(raised, left in single ops): attentions, and softmaxes, of the graph phase."""
@@ -190,6 +223,11 @@ class Case:
         # The softmax of a router has no heads: two dims.
         left = re.findall(r"= dshard\.softmax .*: \(tensor<(?:\d+x){3,}", text)
         return text.count("= dshard.attention"), len(left)
+
+
+def worst_difference(pairs):
+    """The largest of (ours, theirs), in units of the tolerance."""
+    return max([tools.largest_difference(got, theirs) / tools.tolerance(theirs) for got, theirs in pairs], default=0.0)
 
 
 def prepare(case, folder):
@@ -274,12 +312,13 @@ def write_table(rows):
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "## Refused"]
     lines += [f"{i + 1}. `{text}`" for i, text in enumerate(reasons)] or ["Nothing."]
-    TABLE.write_text("\n".join(lines) + "\n")
+    _, marker, rest = TABLE.read_text().partition(TRUE_WIDTH)
+    TABLE.write_text("\n".join(lines) + "\n\n" + marker + rest)
 
 
 def read_table():
     """{case: {"attention": "2 of 2", mesh: result}}."""
-    text = TABLE.read_text()
+    text = TABLE.read_text().partition(TRUE_WIDTH)[0]
     reasons = {f"[{number}]": line for number, line in re.findall(r"^(\d+)\. `(.*)`$", text, re.M)}
     rows = {}
     for line in text.splitlines():
@@ -297,11 +336,19 @@ def main():
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--keep", type=pathlib.Path, help="a folder for models and plans")
     parser.add_argument("--models", type=pathlib.Path, help="a folder of STYLE/NAME.onnx; default: the checked-in ones")
+    parser.add_argument("--true-width", type=pathlib.Path, metavar="DIR", help="a folder of graphs of true width")
+    parser.add_argument("--batch", type=int, default=2, help="of --true-width")
+    parser.add_argument("--seq", type=int, default=100, help="tokens per row, of --true-width")
+    parser.add_argument("--padding", choices=["right", "left", "none"], default="right", help="of --true-width")
     args = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)
     global FAMILIES
+    if args.true_width:
+        import true_width
+
+        return true_width.main(args)
     FAMILIES = args.models or FAMILIES
     folder = args.keep or pathlib.Path(tempfile.mkdtemp())
-    sys.stdout.reconfigure(line_buffering=True)
     rows = {}
     for name in args.cases or all_cases():
         with contextlib.redirect_stdout(io.StringIO()):
@@ -316,4 +363,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
