@@ -37,6 +37,55 @@ LogicalResult RepeatOp::verify() {
                      getResultTypes(), "yielded values");
 }
 
+static ParseResult parseBranch(OpAsmParser &parser, OperationState &result) {
+  Region *region = result.addRegion();
+  if (parser.parseRegion(*region))
+    return failure();
+  IfOp::ensureTerminator(*region, parser.getBuilder(), result.location);
+  return success();
+}
+
+static void printBranch(OpAsmPrinter &printer, Region &region) {
+  Operation *terminator = region.front().getTerminator();
+  bool isImplicit =
+      terminator->getNumOperands() == 0 && terminator->getAttrs().empty();
+  printer.printRegion(region, /*printEntryBlockArgs=*/true,
+                      /*printBlockTerminators=*/!isImplicit);
+}
+
+/// $condition attr-dict `:` functional-type $then_region `else` $else_region
+///
+/// By hand, since the parser that TableGen writes keeps the regions in local
+/// variables: when the second one is refused, it frees ops of the first whose
+/// values an op before may use by a forward reference. Regions of the
+/// OperationState are let go of safely.
+ParseResult IfOp::parse(OpAsmParser &parser, OperationState &result) {
+  OpAsmParser::UnresolvedOperand condition;
+  FunctionType type;
+  llvm::SMLoc loc = parser.getCurrentLocation();
+  if (parser.parseOperand(condition) ||
+      parser.parseOptionalAttrDict(result.attributes) ||
+      parser.parseColonType(type) ||
+      parser.resolveOperands(ArrayRef(condition), type.getInputs(), loc,
+                             result.operands) ||
+      parseBranch(parser, result) || parser.parseKeyword("else") ||
+      parseBranch(parser, result))
+    return failure();
+  result.addTypes(type.getResults());
+  return success();
+}
+
+void IfOp::print(OpAsmPrinter &printer) {
+  printer << ' ' << getCondition();
+  printer.printOptionalAttrDict((*this)->getAttrs());
+  printer << " : ";
+  printer.printFunctionalType(*this);
+  printer << ' ';
+  printBranch(printer, getThenRegion());
+  printer << " else ";
+  printBranch(printer, getElseRegion());
+}
+
 LogicalResult IfOp::verify() {
   // if_c1
   auto expected = RankedTensorType::get({}, IntegerType::get(getContext(), 1));

@@ -28,7 +28,7 @@ def DShard_IfOp : DShard_Op<"if",
     - (if_c1) condition is tensor<i1>; both regions yield the results' types.
   }];
   let regions = (region SizedRegion<1>:$then_region, SizedRegion<1>:$else_region);
-  let assemblyFormat = "$condition attr-dict `:` functional-type($condition, $results) $then_region `else` $else_region";
+  let hasCustomAssemblyFormat = 1;
   let hasVerifier = 1;
 }
 def DShard_FusedOp : DShard_Op<"fused",
