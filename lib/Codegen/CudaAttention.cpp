@@ -146,6 +146,16 @@ std::pair<Value, Value> Emitter::keysOf(Value position, bool causal,
   return {first, end};
 }
 
+Value Emitter::evalBias(Value bias, ArrayRef<Value> row, Value key) {
+  Index index(row);
+  index.at.push_back(key);
+  for (auto [at, size] : llvm::zip_equal(index.at, shapeOf(bias)))
+    if (size == 1)
+      at = constantIndex(0);
+  return m.cast(eval(bias, index), elementOf(bias),
+                m.computeType(elementOf(bias)));
+}
+
 LogicalResult Emitter::emitCudaAttention(AttentionOp op, CudaKernelInfo &info) {
   SmallVector<int64_t> query = shapeOf(op.getQuery()),
                        key = shapeOf(op.getKey()),
@@ -216,6 +226,8 @@ LogicalResult Emitter::emitCudaAttention(AttentionOp op, CudaKernelInfo &info) {
           score = m.mul(score, number(op.getScale().convertToDouble()));
           if (double cap = op.getSoftcap().convertToDouble(); cap > 0)
             score = m.mul(m.tanh(m.div(score, number(cap))), number(cap));
+          if (Value bias = op.getBias())
+            score = m.add(score, evalBias(bias, at, safe));
           score = m.select(inside, score, number(-inf));
           Value largest = m.max(
               before[0],

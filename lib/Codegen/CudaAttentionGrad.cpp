@@ -65,6 +65,13 @@ LogicalResult Emitter::emitCudaAttentionGrad(AttentionGradOp op,
       turned = m.tanh(m.div(score, number(cap)));
       score = m.mul(turned, number(cap));
     }
+    if (Value bias = op.getBias()) {
+      score = m.add(score, evalBias(bias, at, keyAt[2]));
+      // A bias of -inf can hide all keys of a row, too.
+      inside = own(m.logicalAnd(
+          inside, m.compareFloat(arith::CmpFPredicate::ONE, row.logSumExp,
+                                 number(-HUGE_VAL))));
+    }
     Value p = m.select(inside, m.exp(m.sub(score, row.logSumExp)), number(0));
     Value dp = dot(op.getResultGrad(), at, op.getValue(), keyAt);
     Value ds = m.mul(m.mul(p, m.sub(dp, row.delta)), number(scale));

@@ -75,6 +75,8 @@ private:
   /// CudaAttention.cpp: a warp per query row, online softmax over tiles of 32
   /// keys.
   LogicalResult emitCudaAttention(AttentionOp op, CudaKernelInfo &info);
+  /// What a bias adds to the score of a row (batch, head, query) and a key.
+  Value evalBias(Value bias, ArrayRef<Value> row, Value key);
   /// CudaAttentionGrad.cpp: a warp per row of dq and per row of dk and dv.
   LogicalResult emitCudaAttentionGrad(AttentionGradOp op, CudaKernelInfo &info);
   /// A result of the region: result number `result` of an op, and the

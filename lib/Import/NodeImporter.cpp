@@ -277,7 +277,7 @@ Value NodeImporter::buildAttention(RankedTensorType result,
   SmallVector<NamedAttribute> all(attributes);
   all.push_back(attr(AttentionOp::getOperandSegmentSizeAttr(),
                      graph.builder().getDenseI32ArrayAttr(
-                         {1, 1, 1, operands.size() > 3 ? 1 : 0, 0})));
+                         {1, 1, 1, operands.size() > 3 ? 1 : 0, 0, 0})));
   return buildNamed(AttentionOp::getOperationName(), {result, logSumExp},
                     operands, all);
 }

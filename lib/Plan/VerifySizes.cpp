@@ -62,6 +62,21 @@ static Wide matmulNBitsExtent(const InstructionView &op,
   return matrixExtent(1, 0, m, op(role == "residual" ? "ldr" : "ldc"), n);
 }
 
+static Wide groupedExtent(const InstructionView &op, const std::string &role) {
+  if (op.info.kind == InstructionKind::GROUPED_WEIGHT_GRAD) {
+    Wide rows = op("rows"), m = op("m"), n = op("n");
+    return role == "lhs"      ? rows * m
+           : role == "rhs"    ? rows * n
+           : role == "groups" ? rows
+                              : op("count") * m * n;
+  }
+  Wide m = op("m"), n = op("n"), k = op("k");
+  return role == "lhs"      ? m * k
+         : role == "groups" ? m
+         : role == "rhs"    ? op("count") * k * n
+                            : m * n;
+}
+
 static Wide attentionExtent(const InstructionView &op,
                             const std::string &role) {
   Wide batch = op("batch"), heads = op("heads"), s = op("s"), t = op("t");
@@ -69,6 +84,14 @@ static Wide attentionExtent(const InstructionView &op,
     return batch * t;
   if (role == "lse")
     return batch * heads * s;
+  if (role == "bias") {
+    if (batch <= 0 || heads <= 0 || s <= 0 || t <= 0)
+      return 0;
+    return (batch - 1) * op("bias_strides", 0) +
+           (heads - 1) * op("bias_strides", 1) +
+           (s - 1) * op("bias_strides", 2) + (t - 1) * op("bias_strides", 3) +
+           1;
+  }
   auto isOne = [&](std::initializer_list<const char *> names) {
     return std::find(names.begin(), names.end(), role) != names.end();
   };
@@ -99,6 +122,13 @@ ByteRange touchedBytes(const VerifyContext &context, uint32_t program,
     if (op("block_size") <= 0)
       return {0, 0};
     return {0, matmulNBitsExtent(op, role.name) * width};
+  case InstructionKind::GROUPED_MATMUL:
+  case InstructionKind::GROUPED_WEIGHT_GRAD:
+    if (role.name == "workspace" ||
+        (role.name == "rhs" && op.info.findValue("packed") >= 0 &&
+         op("packed")))
+      return {0, Wide(buffer.size())};
+    return {0, groupedExtent(op, role.name) * width};
   case InstructionKind::ATTENTION:
   case InstructionKind::ATTENTION_GRAD:
     return {0, attentionExtent(op, role.name) * width};
@@ -175,6 +205,7 @@ private:
   Status touches();
   Status matmul();
   Status matmulNBits();
+  Status grouped();
   Status attention();
   Status loadSlice();
   Status packRhs();
@@ -247,6 +278,30 @@ Status SizeCheck::matmulNBits() {
   return Status();
 }
 
+Status SizeCheck::grouped() {
+  for (const char *role : {"lhs", "rhs", "out"})
+    if (int u = op.use(role); !isFloat(buffer(u).dtype()))
+      return fail(name(u) + " is " + toString(buffer(u).dtype()) +
+                  ", expected a floating-point type");
+  if (int u = op.use("groups"); !isInteger(buffer(u).dtype()))
+    return fail(name(u) + " is " + toString(buffer(u).dtype()) +
+                ", expected integers");
+  if (op.info.findValue("packed") < 0 || !op("packed"))
+    return Status();
+  if (op("transpose_rhs"))
+    return fail("a packed rhs has no transpose_rhs");
+  // Every matrix is whole panels of 16 columns.
+  uint32_t rhs = static_cast<uint32_t>(op.use("rhs"));
+  Wide needed = Wide(op("count")) * ((op("n") + 15) / 16 * 16) * op("k") *
+                byteSize(buffer(rhs).dtype());
+  if (needed > Wide(buffer(rhs).size()))
+    return fail(name(rhs) + " has " + std::to_string(buffer(rhs).size()) +
+                " bytes, " + std::to_string(op("count")) + " packed " +
+                std::to_string(op("k")) + " x " + std::to_string(op("n")) +
+                " operands need " + wideText(needed));
+  return Status();
+}
+
 Status SizeCheck::attention() {
   if (op("kv_heads") == 0 || op("heads") % op("kv_heads") != 0)
     return fail(std::to_string(op("heads")) + " heads are not a multiple of " +
@@ -260,6 +315,16 @@ Status SizeCheck::attention() {
   if (!isFloat(buffer(q).dtype()))
     return fail(name(q) + " is " + toString(buffer(q).dtype()) +
                 ", expected a floating-point type");
+  if (int u = op.use("bias"); u >= 0) {
+    if (Status s = sameType(q, static_cast<uint32_t>(u)); !s)
+      return s;
+    if (op("bias_strides", 3) != 0 && op("bias_strides", 3) != 1)
+      return fail("keys of the bias lie " +
+                  std::to_string(op("bias_strides", 3)) +
+                  " elements apart, expected 0 or 1");
+    if (op("softcap_bits") != 0)
+      return fail("a bias and a softcap do not go together");
+  }
   if (int u = op.use("mask"); u >= 0 && buffer(u).dtype() != DataType::boolean)
     return fail(name(u) + " is " + toString(buffer(u).dtype()) +
                 ", expected bool");
@@ -294,8 +359,8 @@ Status SizeCheck::loadSlice() {
 
 Status SizeCheck::packRhs() {
   int64_t n = op("n"), column = op("column"), total = op("total_n");
-  if (column % 16 != 0 || column + n > total ||
-      (column + n < total && n % 16 != 0))
+  // A last panel that is not full is padded: packed matrices may follow.
+  if (column % 16 != 0 || column + n > total)
     return fail("columns " + std::to_string(column) + " to " +
                 std::to_string(column + n) + " of " + std::to_string(total) +
                 " are not whole panels of 16");
@@ -377,6 +442,10 @@ Status SizeCheck::run() {
     break;
   case InstructionKind::MATMUL_NBITS:
     status = matmulNBits();
+    break;
+  case InstructionKind::GROUPED_MATMUL:
+  case InstructionKind::GROUPED_WEIGHT_GRAD:
+    status = grouped();
     break;
   case InstructionKind::ATTENTION:
   case InstructionKind::ATTENTION_GRAD:

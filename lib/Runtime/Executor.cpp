@@ -1,6 +1,6 @@
 //===- Executor.cpp - One rank walks a plan -------------------------------===//
 
-#include "dshard/Runtime/Executor.h"
+#include "ExecutorCursor.h"
 
 #include "dshard/Plan/RankShare.h"
 #include "dshard/Runtime/Cpu/Convert.h"
@@ -31,22 +31,6 @@ uint32_t dshard::pipelineCoordinate(const plan::Topology &topology,
   int axis = topology.findAxis("pp");
   return axis < 0 ? 0 : topology.coordinate(rank, static_cast<uint32_t>(axis));
 }
-
-/// Reads the values of an instruction in order.
-struct Executor::Cursor {
-  const Executor &executor;
-  const plan::Program &program;
-  uint32_t at;
-
-  int64_t next() { return executor.valueOf(*program.values()->Get(at++)); }
-  bool flag() { return next() != 0; }
-  double real() {
-    int64_t bits = next();
-    double value;
-    std::memcpy(&value, &bits, sizeof(value));
-    return value;
-  }
-};
 
 Executor::Executor(const LoadedPlan &loaded, uint32_t rank, Device device,
                    Communicator communicator)
@@ -313,6 +297,11 @@ Status Executor::runOne(uint32_t index) {
     status = functions.matmul(device.state, instruction.stream(),
                               matmulNBitsArguments(*current, instruction));
     break;
+  case InstructionKind::GROUPED_MATMUL:
+  case InstructionKind::GROUPED_WEIGHT_GRAD:
+    status = functions.grouped(device.state, instruction.stream(),
+                               groupedArguments(*current, instruction));
+    break;
   case InstructionKind::ATTENTION:
     status = functions.attention(device.state, instruction.stream(),
                                  attentionArguments(*current, instruction));
@@ -465,74 +454,6 @@ Status Executor::runLaunch(const plan::Instruction &instruction,
   return device.functions->launch(device.state, instruction.stream(), launch);
 }
 
-MatmulArguments Executor::matmulOperands(const plan::Program &program,
-                                         const plan::Instruction &instruction,
-                                         uint32_t firstOptional) const {
-  Operand lhs = operand(program, instruction, 0);
-  Operand rhs = operand(program, instruction, 1);
-  Operand bias = operand(program, instruction, firstOptional);
-  Operand residual = operand(program, instruction, firstOptional + 1);
-  Operand out = operand(program, instruction, firstOptional + 2);
-  MatmulArguments g;
-  g.lhs = lhs.data;
-  g.rhs = rhs.data;
-  g.bias = bias.data;
-  g.residual = residual.data;
-  g.out = out.data;
-  g.lhsType = lhs.type;
-  g.rhsType = rhs.type;
-  g.biasType = bias.type;
-  g.residualType = residual.type;
-  g.outType = out.type;
-  return g;
-}
-
-MatmulArguments
-Executor::matmulArguments(const plan::Program &program,
-                          const plan::Instruction &instruction) const {
-  MatmulArguments g = matmulOperands(program, instruction, 2);
-  Cursor values{*this, program, instruction.values_begin()};
-  g.batch = values.next();
-  g.m = values.next();
-  g.n = values.next();
-  g.k = values.next();
-  g.lda = values.next();
-  g.ldb = values.next();
-  g.ldc = values.next();
-  g.ldr = values.next();
-  g.strideLhs = values.next();
-  g.strideRhs = values.next();
-  g.strideOut = values.next();
-  g.strideResidual = values.next();
-  g.transposeLhs = values.flag();
-  g.transposeRhs = values.flag();
-  g.packed = values.flag();
-  g.activation = static_cast<plan::Activation>(values.next());
-  return g;
-}
-
-MatmulArguments
-Executor::matmulNBitsArguments(const plan::Program &program,
-                               const plan::Instruction &instruction) const {
-  MatmulArguments g = matmulOperands(program, instruction, 4);
-  g.scales =
-      reinterpret_cast<const float *>(operand(program, instruction, 2).data);
-  g.zeroPoints =
-      reinterpret_cast<const uint8_t *>(operand(program, instruction, 3).data);
-  Cursor values{*this, program, instruction.values_begin()};
-  g.m = values.next();
-  g.n = values.next();
-  g.k = values.next();
-  g.lda = values.next();
-  g.ldc = values.next();
-  g.ldr = values.next();
-  g.block = values.next();
-  g.bits = static_cast<int>(values.next());
-  g.int8 = values.flag();
-  g.activation = static_cast<plan::Activation>(values.next());
-  return g;
-}
-
 void Executor::readAttentionSizes(Cursor &values, AttentionArguments &a) {
   a.batch = values.next();
   a.heads = values.next();
@@ -550,6 +471,8 @@ void Executor::readAttentionOptions(Cursor &values, AttentionArguments &a) {
   a.scale = values.real();
   a.softcap = values.real();
   a.fullyMasked = static_cast<int>(values.next());
+  for (int64_t &stride : a.biasStrides)
+    stride = values.next();
 }
 
 AttentionArguments
@@ -557,13 +480,14 @@ Executor::attentionArguments(const plan::Program &program,
                              const plan::Instruction &instruction) const {
   Operand q = operand(program, instruction, 0);
   Operand mask = operand(program, instruction, 3);
-  Operand lse = operand(program, instruction, 5);
+  Operand lse = operand(program, instruction, 6);
   AttentionArguments a;
   a.q = q.data;
   a.k = operand(program, instruction, 1).data;
   a.v = operand(program, instruction, 2).data;
   a.mask = reinterpret_cast<const uint8_t *>(mask.data);
-  a.out = operand(program, instruction, 4).data;
+  a.bias = operand(program, instruction, 4).data;
+  a.out = operand(program, instruction, 5).data;
   a.lse = reinterpret_cast<float *>(lse.data);
   a.type = q.type;
   Cursor values{*this, program, instruction.values_begin()};
@@ -590,9 +514,10 @@ Executor::attentionGradArguments(const plan::Program &program,
   a.lse = reinterpret_cast<float *>(data(4));
   g.dout = data(5);
   a.mask = reinterpret_cast<const uint8_t *>(data(6));
-  g.dq = data(7);
-  g.dk = data(8);
-  g.dv = data(9);
+  a.bias = data(7);
+  g.dq = data(8);
+  g.dk = data(9);
+  g.dv = data(10);
   a.type = operand(program, instruction, 0).type;
   Cursor values{*this, program, instruction.values_begin()};
   readAttentionSizes(values, a);
@@ -741,6 +666,16 @@ Status Executor::check() {
         status = device.functions->checkMatmul(
             device.state, matmulNBitsArguments(program, instruction),
             program.thread_scratch());
+      } else if (kind == InstructionKind::GROUPED_MATMUL ||
+                  kind == InstructionKind::GROUPED_WEIGHT_GRAD) {
+        loops.assign(64, 0);
+        status = device.functions->grouped
+                     ? device.functions->checkGrouped(
+                           device.state, groupedArguments(program, instruction),
+                           program.thread_scratch())
+                     : Status::error(std::string("grouped products are for "
+                                                 "CPUs, this rank runs on ") +
+                                     device.functions->name);
       } else if (kind == InstructionKind::ATTENTION) {
         loops.assign(64, 0);
         status = device.functions->checkAttention(

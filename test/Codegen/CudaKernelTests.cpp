@@ -184,6 +184,8 @@ std::vector<Case> attentionCases() {
       arguments.push_back(t(b + "x" + keys, "i1"));
     if (extra == "offset")
       arguments.push_back("tensor<i64>");
+    if (extra.find('x') != std::string::npos) // the shape of a bias
+      arguments.push_back(t(extra, type));
     std::string operands, types;
     for (size_t i = 0; i < arguments.size(); ++i) {
       operands += (i ? ", %" : "%") + std::to_string(i);
@@ -221,6 +223,13 @@ std::vector<Case> attentionCases() {
             "padding");
   attention("1", "2", "2", "9", "40", "16", "16", "scale = 0.25, causal",
             "offset");
+  attention("2", "4", "2", "9", "40", "16", "16", "scale = 0.25", "2x4x9x40");
+  attention("2", "4", "2", "9", "40", "16", "16", "scale = 0.25, causal",
+            "1x4x9x40");
+  attention("2", "2", "2", "9", "40", "16", "16", "scale = 0.25, softcap = 2.0",
+            "2x1x1x40");
+  attention("2", "2", "2", "9", "40", "16", "16", "scale = 0.25", "1x2x9x1",
+            "bf16");
   attention("1", "2", "2", "9", "40", "16", "16", "scale = 0.25", "", "bf16");
   attention("1", "2", "2", "9", "40", "16", "16", "scale = 0.25", "", "f64");
   // As models have it: heads are split from and merged into the last dim.
@@ -261,7 +270,8 @@ std::vector<Case> attentionGradCases() {
   std::vector<Case> cases;
   auto add = [&](std::string b, std::string h, std::string kv, std::string s,
                  std::string keys, std::string d, std::string dv,
-                 std::string attributes, bool padding = false) {
+                 std::string attributes, bool padding = false,
+                 std::string bias = "") {
     auto t = [&](std::string heads, std::string rows, std::string last) {
       return "tensor<" + b + "x" + heads + "x" + rows + "x" + last + "xf32>";
     };
@@ -274,6 +284,8 @@ std::vector<Case> attentionGradCases() {
                                           t(h, s, dv)};
     if (padding)
       arguments.push_back("tensor<" + b + "x" + keys + "xi1>");
+    if (!bias.empty())
+      arguments.push_back("tensor<" + bias + "xf32>");
     std::string operands, types;
     for (size_t i = 0; i < arguments.size(); ++i) {
       operands += (i ? ", %" : "%") + std::to_string(i);
@@ -281,11 +293,12 @@ std::vector<Case> attentionGradCases() {
     }
     std::string results =
         arguments[0] + ", " + arguments[1] + ", " + arguments[2];
-    cases.push_back(
-        {"attention_grad " + h + "x" + s + " " + attributes, arguments, results,
-         "%r, %k, %v = dshard.attention_grad " + operands + " {" + attributes +
-             "} : (" + types + ") -> (" + results + ")",
-         -0.5, 0.5, "%r, %k, %v"});
+    cases.push_back({"attention_grad " + h + "x" + s + " " + attributes + bias,
+                     arguments, results,
+                     "%r, %k, %v = dshard.attention_grad " + operands + " {" +
+                         attributes + "} : (" + types + ") -> (" + results +
+                         ")",
+                     -0.5, 0.5, "%r, %k, %v"});
   };
   add("1", "2", "2", "5", "5", "16", "16", "scale = 0.25");
   add("2", "4", "2", "37", "37", "16", "16", "scale = 0.25, causal");
@@ -299,6 +312,9 @@ std::vector<Case> attentionGradCases() {
   add("1", "2", "2", "9", "40", "16", "16",
       "scale = 0.25, window = 9 : i64, softcap = 2.0");
   add("2", "2", "1", "9", "40", "16", "16", "scale = 0.25", true);
+  add("2", "4", "2", "9", "40", "16", "16", "scale = 0.25", true, "1x4x9x40");
+  add("2", "2", "2", "9", "40", "16", "16", "scale = 0.25, causal", false,
+      "2x1x1x40");
   return cases;
 }
 

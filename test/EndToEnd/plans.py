@@ -46,6 +46,9 @@ LLAMA_CONTEXT_METHODS = ["ring", "all_gather"]
 # Four ranks do not divide the two KV heads: see test_context_parallel.test_refusals.
 CONTEXT_WAYS += ["cp=2 --cp-method=all_to_all", "cp=2 --cp-method=all_to_all --cp-layout=striped"]
 
+# test_bias
+BIAS_CONTEXT = ["cp=2", "cp=2 --cp-layout=striped", "cp=2 --cp-method=all_gather", "cp=2 --cp-method=all_to_all", "cp=2,tp=2"]
+
 # test_pipeline, each with each number of micro-batches
 MICRO_BATCHES = [1, 2, 4]
 PIPELINE_MLP = ["pp=2", "pp=2,tp=2", "pp=3", "pp=2,dp_shard=2"]  # with --pp-split=cost

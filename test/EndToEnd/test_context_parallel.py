@@ -4,6 +4,7 @@ method and in every order of the sequence; memory; refusals."""
 import numpy as np
 import pytest
 
+import families
 import plans
 import tools
 
@@ -42,6 +43,16 @@ def test_methods_and_layouts(mesh, filled, reference, tmp_path):
     compile_plan(model, plan, mesh, {"batch": 4, "seq": 32})
     outputs, _ = tools.run_plan(plan, inputs, ["logits"], tmp_path)
     check(outputs["logits"], theirs)
+
+
+@pytest.mark.parametrize("mesh", plans.BIAS_CONTEXT)
+@pytest.mark.parametrize("name", ["mpnet", "bloom"])
+def test_bias(name, mesh, tmp_path):
+    """Relative positions of each query and key, and ALiBi, of each key: a rank takes what its rows and the keys at hand need."""
+    case = families.Case(f"dynamo/{name}", tmp_path)
+    axes, *flags = mesh.split()
+    outputs, _ = case.run(case.compile(axes, *flags))
+    assert families.worst_difference(case.compared(outputs)) <= 1
 
 
 def test_runs_are_bitwise_equal(filled, tmp_path):

@@ -13,6 +13,7 @@ import subprocess
 import numpy as np
 import pytest
 
+import families
 import plans
 import test_fully_sharded
 import test_pipeline
@@ -132,6 +133,15 @@ def test_16_bit(kind, bound, mesh, filled, emulator, tmp_path):
     cpu, gpu = (tools.widened(each["logits"], kind) for each in twins)
     assert tools.largest_difference(gpu, cpu) <= bound * np.abs(cpu).max()
     assert np.sqrt(np.mean((gpu.astype(np.float64) - cpu) ** 2)) <= bound / 2.5
+
+
+@pytest.mark.parametrize("mesh", ["tp=2", plans.BIAS_CONTEXT[0]])
+def test_attention_with_a_bias(mesh, emulator, tmp_path):
+    case = families.Case("dynamo/mpnet", tmp_path)
+    inputs, theirs = case.inputs_and_expected("right")
+    _, gpu = run_twins(case.model, mesh, case.dims, inputs, case.outputs, emulator, tmp_path)
+    for name, value in theirs.items():
+        check(gpu[name], value)
 
 
 @pytest.mark.parametrize("inner,outer", plans.LINEAR_SHAPES)

@@ -498,11 +498,12 @@ void buildTrainingPlan(Builder &b) {
   for (int tensor = 0; tensor < 8; ++tensor)
     for (int64_t stride : {12, 6, 3})
       values.push_back(literal(stride));
-  for (int64_t last : {1, 0, -1, 0, 0, 0})
+  for (int64_t last : {1, 0, -1, 0, 0, 0, 0, 4, 2, 1})
     values.push_back(literal(last));
   run.append(body, InstructionKind::ATTENTION_GRAD,
              {read(q), read(q), read(q), read(out), read(lse), read(out),
-              absent(), write(parts[3]), write(parts[4]), write(parts[5])},
+              absent(), read(q), write(parts[3]), write(parts[4]),
+              write(parts[5])},
              values);
   run.append(0, InstructionKind::LAUNCH, {read(m), read(rate), write(m)},
              {literal(kernel), literal(2)});
@@ -544,6 +545,19 @@ TEST(Verifier, RefusesWrongTraining) {
        "of 3 KV heads"},
       {"grad_row", [](PlanT &p) { valueOf(p, 7, 4) = literal(9); },
        "[plan_v4]...instruction 7 (attention_grad): 'k' reaches byte"},
+      {"grad_bias",
+       [](PlanT &p) {
+         Instruction &grad = run(p).instructions[7];
+         valueOf(p, 7, grad.values_count() - 4) = literal(99);
+       },
+       "[plan_v4]...instruction 7 (attention_grad): 'bias' reaches byte"},
+      {"grad_bias_keys",
+       [](PlanT &p) {
+         Instruction &grad = run(p).instructions[7];
+         valueOf(p, 7, grad.values_count() - 1) = literal(2);
+       },
+       "[plan_v4]...instruction 7 (attention_grad): keys of the bias lie 2 "
+       "elements apart, expected 0 or 1"},
       {"finite_names",
        [](PlanT &p) { p.entries[0]->outputs[0]->finite.pop_back(); },
        "...has 1 names of finite elements, expected one per element"},
@@ -618,6 +632,58 @@ TEST(Verifier, BlockQuantizedProducts) {
   for (const Case &item : list) {
     Builder builder;
     buildQuantizedPlan(builder);
+    item.edit(builder.plan);
+    std::string error = test::verifierError(builder);
+    EXPECT_TRUE(item.error[0] ? matches(error, item.error) : error.empty())
+        << item.name << ": " << error;
+  }
+}
+
+/// Six rows of 8, each with one of three matrices of 4 columns.
+void buildGroupedPlan(Builder &b) {
+  b.beginProgram("load").finish();
+  ProgramAssembler run = b.beginProgram("run");
+  uint32_t lhs = run.addBuffer({"lhs", DataType::f32, {6, 8}, 0});
+  uint32_t rhs = run.addBuffer({"rhs", DataType::f32, {3, 8, 4}, 256});
+  uint32_t groups = run.addBuffer({"groups", DataType::i64, {6}, 640});
+  uint32_t out = run.addBuffer({"out", DataType::f32, {6, 4}, 704});
+  uint32_t space = run.addBuffer({"workspace", DataType::u8, {512}, 832});
+  for (uint32_t buffer : {lhs, rhs, groups})
+    run.append(0, InstructionKind::FILL, {write(buffer)}, {literalBits(1)});
+  std::vector<Value> values;
+  for (int64_t value : {3, 6, 4, 8, 0, 0, 0})
+    values.push_back(literal(value));
+  run.append(0, InstructionKind::GROUPED_MATMUL,
+             {read(lhs), read(rhs), read(groups), write(out), write(space)},
+             values);
+  run.finish();
+  uint32_t entry = b.addEntry("run", run.index());
+  PortSpec port;
+  port.name = "out";
+  port.program = run.index();
+  port.buffer = out;
+  port.global = port.local = {6, 4};
+  b.addOutput(entry, port);
+}
+
+TEST(Verifier, GroupedProducts) {
+  const std::vector<Case> list = {
+      {"as_built", [](PlanT &) {}, ""},
+      {"matrices", [](PlanT &p) { valueOf(p, 3, 0) = literal(4); },
+       "[plan_v4]...'rhs' reaches byte 512 of"},
+      {"rows", [](PlanT &p) { valueOf(p, 3, 1) = literal(7); },
+       "[plan_v4]...'lhs' reaches byte 224 of"},
+      {"columns", [](PlanT &p) { valueOf(p, 3, 2) = literal(5); },
+       "[plan_v4]...'rhs' reaches byte 480 of"},
+      {"packed", [](PlanT &p) { valueOf(p, 3, 6) = literal(1); },
+       "[plan_v4]...has 384 bytes, 3 packed 8 x 4 operands need 1536"},
+      {"groups",
+       [](PlanT &p) { run(p).buffers[2].mutate_dtype(DataType::f64); },
+       "[plan_v4]...is f64, expected integers"},
+  };
+  for (const Case &item : list) {
+    Builder builder;
+    buildGroupedPlan(builder);
     item.edit(builder.plan);
     std::string error = test::verifierError(builder);
     EXPECT_TRUE(item.error[0] ? matches(error, item.error) : error.empty())

@@ -266,13 +266,14 @@ def test_matmul(lhs, rhs, flags, tmp_path, random):
     check(tmp_path, "matmul", [x, y], value, attributes=f"transpose_{flags}" if flags else "")
 
 
-def attention(q, k, v, keep, scale, softcap=0.0, uniform=False):
+def attention(q, k, v, keep, scale, softcap=0.0, uniform=False, bias=0.0):
     """Attention by its definition; keep [B,S,T] says which keys a query sees."""
     repeats = q.shape[1] // k.shape[1]
     k, v = np.repeat(k, repeats, 1), np.repeat(v, repeats, 1)
     scores = np.einsum("bhsd,bhtd->bhst", q, k) * scale
     if softcap:
         scores = softcap * np.tanh(scores / softcap)
+    scores = scores + bias
     keep = np.broadcast_to(keep[:, None], scores.shape)
     scores = np.where(keep, scores, -np.inf)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -313,6 +314,29 @@ def test_attention_softcap(tmp_path, random):
     q, k, v = (random.normal(size=(1, 2, 4, 8)) * 3 for _ in range(3))
     expected = attention(q, k, v, np.ones((1, 4, 4), bool), 0.5, softcap=2.0)
     check_attention(tmp_path, [q, k, v], expected, "scale = 0.5 : f64, softcap = 2.0 : f64")
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 5, 7), (1, 4, 5, 7), (2, 1, 1, 7), (1, 4, 5, 1), (2, 1, 5, 7)])
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_bias(padded, shape, tmp_path, random):
+    q, k, v = random.normal(size=(2, 4, 5, 6)), random.normal(size=(2, 2, 7, 6)), random.normal(size=(2, 2, 7, 3))
+    bias, keep = random.normal(size=shape), np.ones((2, 5, 7), bool)
+    operands = [q, k, v]
+    if padded:
+        operands.append(random.uniform(size=(2, 7)) < 0.7)
+        keep &= operands[-1][:, None]
+    expected = attention(q, k, v, keep, 0.5, softcap=2.0, bias=bias)
+    check_attention(tmp_path, [*operands, bias], expected, "scale = 0.5 : f64, softcap = 2.0 : f64")
+
+
+def test_attention_bias_that_hides(tmp_path, random):
+    """A row of -inf attends nothing."""
+    q, k, v = (random.normal(size=(1, 2, 4, 8)) for _ in range(3))
+    bias = np.where(random.uniform(size=(1, 1, 4, 4)) < 0.5, -np.inf, 0.0)
+    bias[0, 0, 2] = -np.inf
+    bias[0, 0, 1, 1] = 0
+    expected = attention(q, k, v, ~np.isinf(bias[:, 0]), 0.5, uniform=True)
+    check_attention(tmp_path, [q, k, v, bias], expected, "scale = 0.5 : f64, fully_masked = #dshard.fully_masked<uniform>")
 
 
 def test_attention_against_onnx(tmp_path, random):
@@ -472,11 +496,12 @@ def test_attention_layout(layout, tmp_path, random):
     padding = random.uniform(size=(2, 8)) < 0.7
     i, j = np.arange(8)[:, None], np.arange(8)[None]
     keep = ((j <= i) & (j > i - 3))[None] & padding[:, None]
-    value, lse = attention(q, k, v, keep, 0.5)
+    bias = random.normal(size=(1, 2, 8, 8))  # its keys stay in natural order
+    value, lse = attention(q, k, v, keep, 0.5, bias=bias)
     order = natural_positions(layout, 2, 8)
     check_attention(
         tmp_path,
-        [q[:, :, order], k[:, :, order], v[:, :, order], padding[:, order]],
+        [q[:, :, order], k[:, :, order], v[:, :, order], padding[:, order], bias[:, :, order]],
         (value[:, :, order], lse[:, :, order]),
         f"scale = 0.5 : f64, causal, window = 3 : i64, layout = #dshard.layout<{layout}>, parts = 2 : i64",
     )
@@ -507,6 +532,24 @@ def test_attention_grad(tmp_path, random):
 def test_weight_grad(tmp_path, random):
     x, g = random.normal(size=(2, 3, 4)), random.normal(size=(2, 3, 5))
     check(tmp_path, "weight_grad", [x, g], np.einsum("abm,abn->mn", x, g))
+
+
+@pytest.mark.parametrize("flags", ["", "transpose_weights"])
+def test_grouped_matmul(flags, tmp_path, random):
+    x, w, groups = random.normal(size=(2, 3, 4)), random.normal(size=(5, 4, 6)), random.integers(0, 5, (2, 3))
+    stored = w.swapaxes(1, 2).copy() if flags else w
+    expected = np.einsum("abk,abkn->abn", x, w[groups])
+    check(tmp_path, "grouped_matmul", [x, stored, groups], expected, attributes=flags)
+    # A rank that holds groups 2 and 3: other rows are zero.
+    expected = np.where(((groups == 2) | (groups == 3))[..., None], expected, 0)
+    check(tmp_path, "grouped_matmul", [x, stored[2:4], groups, np.array(2)], expected, attributes=flags)
+
+
+def test_grouped_weight_grad(tmp_path, random):
+    x, g, groups = random.normal(size=(2, 3, 4)), random.normal(size=(2, 3, 5)), random.integers(0, 4, (2, 3))
+    expected = np.stack([np.einsum("abm,abn->mn", x * (groups == e)[..., None], g) for e in range(6)])
+    check(tmp_path, "grouped_weight_grad", [x, g, groups], expected)
+    check(tmp_path, "grouped_weight_grad", [x, g, groups, np.array(1)], expected[1:4])
 
 
 def test_cross_entropy(tmp_path, random):

@@ -25,7 +25,24 @@ struct Case {
   int fullyMasked = 0;
   DataType type = DataType::f32;
   bool headsFirst = true; // [B, H, S, D], else [B, S, H, D]
+  int bias = -1;          // bit d: dim d of [B, H, S, T] is whole; -1: none
 };
+
+/// Strides of a contiguous bias with the dims of `whole`; its elements.
+int64_t biasLayout(const Case &c, int64_t *strides) {
+  int64_t sizes[] = {c.batch, c.heads, c.s, c.t}, count = 1;
+  for (int d = 4; d-- > 0;) {
+    bool whole = c.bias >> d & 1;
+    strides[d] = whole ? count : 0;
+    count *= whole ? sizes[d] : 1;
+  }
+  return count;
+}
+
+Array randomBias(const Case &c) {
+  int64_t strides[4];
+  return randomArray(c.type, c.bias < 0 ? 1 : biasLayout(c, strides), 9, 2);
+}
 
 void layout(int64_t *strides, bool headsFirst, int64_t heads, int64_t rows,
             int64_t d) {
@@ -63,8 +80,8 @@ struct Problem {
         dout(randomArray(c.type, c.batch * c.heads * c.s * c.dv, 5)),
         dq(randomArray(c.type, q.count, 6)),
         dk(randomArray(c.type, k.count, 7)),
-        dv(randomArray(c.type, v.count, 8)), lse(c.batch * c.heads * c.s, 99),
-        mask(c.batch * c.t, 1) {
+        dv(randomArray(c.type, v.count, 8)), bias(randomBias(c)),
+        lse(c.batch * c.heads * c.s, 99), mask(c.batch * c.t, 1) {
     // As in AttentionTest: left padding, and the last batch sees less.
     for (int64_t b = 0; b < c.batch; ++b)
       for (int64_t j = 0; j < c.t; ++j)
@@ -98,6 +115,10 @@ struct Problem {
     a.out = out.data();
     a.lse = lse.data();
     a.mask = c.mask ? mask.data() : nullptr;
+    if (c.bias >= 0) {
+      biasLayout(c, a.biasStrides);
+      a.bias = bias.data();
+    }
     g.dout = dout.data();
     g.dq = dq.data();
     g.dk = dk.data();
@@ -118,7 +139,7 @@ struct Problem {
   }
 
   AttentionGradArguments g;
-  Array q, k, v, out, dout, dq, dk, dv;
+  Array q, k, v, out, dout, dq, dk, dv, bias;
   std::vector<float> lse;
   std::vector<uint8_t> mask;
 };
@@ -145,8 +166,8 @@ void check(const Case &c, unsigned threads = 1) {
       " dv=" + std::to_string(c.dv) + " causal=" + std::to_string(c.causal) +
       " offset=" + std::to_string(c.offset) + " window=" +
       std::to_string(c.window) + " mask=" + std::to_string(c.mask) +
-      " fullyMasked=" + std::to_string(c.fullyMasked) + " " +
-      plan::toString(c.type));
+      " fullyMasked=" + std::to_string(c.fullyMasked) +
+      " bias=" + std::to_string(c.bias) + " " + plan::toString(c.type));
   Problem p(c);
   ASSERT_NO_FATAL_FAILURE(p.run(threads));
   const AttentionArguments &a = p.g.forward;
@@ -174,6 +195,9 @@ void check(const Case &c, unsigned threads = 1) {
           y[j] *= a.scale;
           if (c.softcap > 0)
             y[j] = c.softcap * std::tanh(y[j] / c.softcap);
+          if (c.bias >= 0)
+            y[j] += p.bias[b * a.biasStrides[0] + h * a.biasStrides[1] +
+                           i * a.biasStrides[2] + j * a.biasStrides[3]];
           best = std::max(best, y[j]);
         }
         for (int64_t j = 0; j < c.t; ++j)
@@ -290,6 +314,25 @@ TEST(AttentionGrad, Softcap) {
   check(c);
   c.causal = c.mask = true;
   check(c);
+}
+
+TEST(AttentionGrad, Bias) {
+  for (int whole = 0; whole < 16; ++whole)
+    for (int64_t t : {21, 140}) {
+      Case c{2, 4, 2, 37, t, 16, 24};
+      c.bias = whole;
+      check(c);
+      c.causal = c.mask = true;
+      c.offset = t - 37;
+      c.fullyMasked = 1;
+      check(c, 2);
+    }
+  for (DataType type : {DataType::bf16, DataType::f16}) {
+    Case c{2, 4, 2, 37, 170, 24, 40};
+    c.bias = 14;
+    c.type = type;
+    check(c, 2);
+  }
 }
 
 TEST(AttentionGrad, Types) {

@@ -25,7 +25,24 @@ struct Case {
   DataType type = DataType::f32;
   unsigned threads = 1;
   bool headsFirst = true; // [B, H, S, D], else [B, S, H, D]
+  int bias = -1;          // bit d: dim d of [B, H, S, T] is whole; -1: none
 };
+
+/// Strides of a contiguous bias with the dims of `whole`; its elements.
+int64_t biasLayout(const Case &c, int64_t *strides) {
+  int64_t sizes[] = {c.batch, c.heads, c.s, c.t}, count = 1;
+  for (int d = 4; d-- > 0;) {
+    bool whole = c.bias >> d & 1;
+    strides[d] = whole ? count : 0;
+    count *= whole ? sizes[d] : 1;
+  }
+  return count;
+}
+
+Array randomBias(const Case &c) {
+  int64_t strides[4];
+  return randomArray(c.type, c.bias < 0 ? 1 : biasLayout(c, strides), 9, 2);
+}
 
 void layout(int64_t *strides, bool headsFirst, int64_t heads, int64_t rows,
             int64_t d) {
@@ -35,15 +52,14 @@ void layout(int64_t *strides, bool headsFirst, int64_t heads, int64_t rows,
 }
 
 void check(const Case &c) {
-  SCOPED_TRACE("heads=" + std::to_string(c.heads) + "/" +
-               std::to_string(c.kvHeads) + " s=" + std::to_string(c.s) +
-               " t=" + std::to_string(c.t) + " d=" + std::to_string(c.d) +
-               " dv=" + std::to_string(c.dv) +
-               " causal=" + std::to_string(c.causal) +
-               " offset=" + std::to_string(c.offset) + " window=" +
-               std::to_string(c.window) + " mask=" + std::to_string(c.mask) +
-               " fullyMasked=" + std::to_string(c.fullyMasked) + " " +
-               plan::toString(c.type));
+  SCOPED_TRACE(
+      "heads=" + std::to_string(c.heads) + "/" + std::to_string(c.kvHeads) +
+      " s=" + std::to_string(c.s) + " t=" + std::to_string(c.t) +
+      " d=" + std::to_string(c.d) + " dv=" + std::to_string(c.dv) + " causal=" +
+      std::to_string(c.causal) + " offset=" + std::to_string(c.offset) +
+      " window=" + std::to_string(c.window) + " mask=" +
+      std::to_string(c.mask) + " fullyMasked=" + std::to_string(c.fullyMasked) +
+      " bias=" + std::to_string(c.bias) + " " + plan::toString(c.type));
   AttentionArguments a;
   a.batch = c.batch;
   a.heads = c.heads;
@@ -80,6 +96,11 @@ void check(const Case &c) {
   a.out = out.data();
   a.mask = c.mask ? mask.data() : nullptr;
   a.lse = lse.data();
+  Array bias = randomBias(c);
+  if (c.bias >= 0) {
+    biasLayout(c, a.biasStrides);
+    a.bias = bias.data();
+  }
   ASSERT_TRUE(checkAttention(a).ok());
   ThreadPool pool(c.threads);
   uint64_t stride = attentionScratchBytes(c.d, c.dv) / 64 * 64 + 64;
@@ -116,6 +137,9 @@ void check(const Case &c) {
             x *= a.scale;
             if (c.softcap > 0)
               x = c.softcap * std::tanh(x / c.softcap);
+            if (c.bias >= 0)
+              x += bias[b * a.biasStrides[0] + h * a.biasStrides[1] +
+                        i * a.biasStrides[2] + j * a.biasStrides[3]];
             if (pass == 0)
               best = std::max(best, x);
             else
@@ -224,6 +248,65 @@ TEST(Attention, Softcap) {
   check(c);
 }
 
+TEST(Attention, Bias) {
+  for (int whole = 0; whole < 16; ++whole)
+    for (int64_t t : {21, 40, 290}) {
+      Case c{2, 4, 2, 37, t, 16, 24};
+      c.bias = whole;
+      check(c);
+      c.causal = c.mask = true;
+      c.offset = t - 37;
+      c.fullyMasked = 1;
+      check(c);
+    }
+  for (DataType type : {DataType::bf16, DataType::f16})
+    for (int whole : {15, 2, 14}) {
+      Case c{2, 4, 2, 37, 270, 24, 40};
+      c.bias = whole;
+      c.type = type;
+      check(c);
+    }
+  Case c{1, 2, 2, 300, 300, 16, 16};
+  c.bias = 14;
+  c.window = 70;
+  c.causal = true;
+  c.threads = 3;
+  check(c);
+}
+
+// The lowest float is a number: a row of it alone attends all keys alike. -inf
+// hides, and a row of it attends nothing.
+TEST(Attention, BiasThatHides) {
+  float q[3] = {1, 2, 3}, k[4] = {1, 1, 2, 3}, v[4] = {1, 2, 3, 6}, out[3];
+  float low = -FLT_MAX, none = -INFINITY;
+  float bias[12] = {low, low, low, low, low, 0, low, 0, none, none, none, none};
+  for (int fullyMasked : {0, 1}) {
+    AttentionArguments a;
+    a.s = 3;
+    a.t = 4;
+    a.d = a.dv = 1;
+    for (int64_t *strides : {a.qStrides, a.outStrides})
+      layout(strides, true, 1, 3, 1);
+    for (int64_t *strides : {a.kStrides, a.vStrides})
+      layout(strides, true, 1, 4, 1);
+    a.q = q;
+    a.k = k;
+    a.v = v;
+    a.out = out;
+    a.bias = bias;
+    a.biasStrides[2] = 4;
+    a.biasStrides[3] = 1;
+    a.fullyMasked = fullyMasked;
+    ThreadPool pool(1);
+    std::vector<uint8_t> scratch(attentionScratchBytes(1, 1));
+    attention(a, pool, scratch.data(), scratch.size());
+    EXPECT_FLOAT_EQ(out[0], 3);
+    float weight = 1 / (1 + std::exp(2.0f - 6.0f)); // of key 3
+    EXPECT_NEAR(out[1], 2 + 4 * weight, 1e-5);
+    EXPECT_FLOAT_EQ(out[2], fullyMasked ? 3 : 0);
+  }
+}
+
 TEST(Attention, Types) {
   for (DataType type : {DataType::bf16, DataType::f16}) {
     Case c{2, 4, 2, 37, 270, 24, 40};
@@ -301,4 +384,11 @@ TEST(Attention, Refusals) {
   a.kvHeads = 8;
   a.type = DataType::f64;
   EXPECT_FALSE(checkAttention(a).ok());
+  a.type = DataType::f32;
+  a.bias = &a;
+  EXPECT_TRUE(checkAttention(a).ok());
+  a.biasStrides[3] = 2;
+  EXPECT_EQ(checkAttention(a).message(),
+            "attention: a bias goes with no softcap, and its keys lie side by "
+            "side");
 }

@@ -44,6 +44,8 @@ def attention(self, op):
     if self.chance(0.4):
         words.append("fully_masked = #dshard.fully_masked<uniform>")
     # A row without a key has log-sum-exp -inf: an output, never an operand.
+    if self.chance(0.35):
+        operands.append(bias_of(self, batch, heads, length, keys))
     lse = Value((batch, heads, length), "f32", -MAX_VALUE, MAX_VALUE, False, usable=not masked)
     if not masked:
         lse.low, lse.high = -200.0, 200.0
@@ -51,6 +53,10 @@ def attention(self, op):
         "attention", operands, (batch, heads, length, depth_v), q.dtype, *hull(0.0, v.low, v.high),
         ", ".join(words), more=[lse],
     )
+
+
+def bias_of(self, *scores):
+    return self.other(tuple(size if self.chance(0.6) else 1 for size in scores), condition=lambda v: v.largest <= 8)
 
 
 def context_parallel(self):
@@ -91,6 +97,8 @@ def context_parallel(self):
         words.append("softcap = 2.0 : f64")
     if self.chance(0.4):
         words.append("fully_masked = #dshard.fully_masked<uniform>")
+    if method != "hierarchical" and self.chance(0.4):
+        operands.append(bias_of(self, batch, heads, length, length))
     lse = Value((batch, heads, length), "f32", -200.0, 200.0, False, usable=not masked)
     return self.emit(
         "attention", operands, (batch, heads, length, depth_v), q.dtype, *hull(0.0, v.low, v.high), ", ".join(words), more=[lse]

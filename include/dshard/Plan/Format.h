@@ -24,7 +24,7 @@
 namespace dshard::plan {
 
 /// Plan.version and FileHeader.version: a reader takes exactly its own.
-constexpr uint32_t formatVersion = 3;
+constexpr uint32_t formatVersion = 4;
 constexpr uint64_t pageSize = 4096;
 /// Buffers and states begin at multiples of this many bytes,
 constexpr uint64_t bufferAlignment = 64;

@@ -64,6 +64,9 @@ struct AttentionArguments {
   plan::DataType type = plan::DataType::f32; // of q, k, v and out
   const void *q = nullptr, *k = nullptr, *v = nullptr;
   const uint8_t *mask = nullptr; // [batch, t], may be absent
+  /// Of (batch, head, row, key); 0 where the bias repeats.
+  int64_t biasStrides[4] = {};
+  const void *bias = nullptr; // of `type`, may be absent
   void *out = nullptr;
   float *lse = nullptr; // [batch, heads, s], may be absent
 };
@@ -75,6 +78,24 @@ struct AttentionGradArguments {
   int64_t doutStrides[3], dqStrides[3], dkStrides[3], dvStrides[3];
   const void *dout = nullptr;
   void *dq = nullptr, *dk = nullptr, *dv = nullptr;
+};
+
+/// GROUPED_MATMUL: row i of out [rows, n] = lhs [rows, k] row i times matrix
+/// groups[i] - first of rhs, zeros where that is none of `count`.
+/// GROUPED_WEIGHT_GRAD: out [count, m, n] = sums of outer products of the rows
+/// of lhs [rows, m] and rhs [rows, n]. See Cpu/GroupedGemm.h.
+struct GroupedArguments {
+  bool isGradient = false; // the second of the two
+  int64_t count = 0, rows = 0, m = 0, n = 0, k = 0, first = 0;
+  bool transposeRhs = false; // the matrices are stored [n, k]
+  bool packed = false;       // each is packed, one behind the other
+  plan::DataType lhsType = plan::DataType::f32;
+  plan::DataType rhsType = plan::DataType::f32;
+  plan::DataType outType = plan::DataType::f32;
+  plan::DataType groupsType = plan::DataType::i64;
+  const void *lhs = nullptr, *rhs = nullptr, *groups = nullptr;
+  void *out = nullptr, *workspace = nullptr;
+  uint64_t workspaceBytes = 0;
 };
 
 /// PACK_RHS: columns [column, column + n) of a packed operand with totalColumns

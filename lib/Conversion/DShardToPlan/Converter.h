@@ -114,7 +114,9 @@ private:
   LogicalResult convertIf(IfOp op);
   LogicalResult convertLaunch(FusedOp op);
   LogicalResult convertMatMul(FusedOp op);
+  LogicalResult convertGrouped(FusedOp op);
   LogicalResult convertAttention(FusedOp op);
+  void addBiasStrides(Value bias, SmallVectorImpl<Attribute> &values);
   LogicalResult convertAttentionGrad(FusedOp op);
   LogicalResult convertLocalSlice(LocalSliceOp op);
   LogicalResult convertCollective(Operation *op);

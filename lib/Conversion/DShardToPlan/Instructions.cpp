@@ -46,9 +46,11 @@ LogicalResult Converter::convertMatMul(FusedOp op) {
   if (!lhs || !rhs || (call->bias && !bias) || (call->residual && !residual))
     return op.emitError("has an operand that is not a buffer");
   bool packed = false;
-  if (!isQuantized && Weights::isReadOnly(rhs->get())) {
-    const WeightState *state = weights.find(*rhs);
+  if (OpOperand *use = isQuantized ? nullptr : weights.packedUse(*rhs)) {
+    const WeightState *state = weights.find(*use);
     packed = state && state->packed;
+    if (packed)
+      rhs = use;
   }
   if (packed) {
     call->ldb = call->strideRhs = 0;
@@ -109,6 +111,14 @@ LogicalResult Converter::convertMatMul(FusedOp op) {
   return success();
 }
 
+void Converter::addBiasStrides(Value bias, SmallVectorImpl<Attribute> &values) {
+  SmallVector<int64_t, 4> strides(4, 0);
+  if (bias)
+    strides = biasStrides(typeOf(bias).getShape());
+  for (int64_t stride : strides)
+    values.push_back(literal(stride));
+}
+
 LogicalResult Converter::convertAttention(FusedOp op) {
   auto attention = *op.getBody().getOps<AttentionOp>().begin();
   FailureOr<AttentionCall> call = matchAttention(attention);
@@ -127,6 +137,12 @@ LogicalResult Converter::convertAttention(FusedOp op) {
         view.strides != contiguousStrides(view.shape))
       return op.emitError("has a mask that is not a buffer");
     mask.push_back(read(operandOf(view.root)));
+  }
+  SmallVector<Value> bias;
+  if (call->bias) {
+    if (!isa<BlockArgument>(call->bias))
+      return op.emitError("has a bias that is not a buffer");
+    bias.push_back(read(operandOf(call->bias)));
   }
   FailureOr<Attribute> offset = literal(attention.getOffset());
   if (Value shift = attention.getQueryOffset()) {
@@ -171,8 +187,9 @@ LogicalResult Converter::convertAttention(FusedOp op) {
   values.push_back(plan.real(attention.getScale().convertToDouble()));
   values.push_back(plan.real(attention.getSoftcap().convertToDouble()));
   values.push_back(literal(attention.getFullyMasked() == FullyMasked::uniform));
+  addBiasStrides(attention.getBias(), values);
   instruction(op, InstructionKind::ATTENTION,
-              {{query}, {key}, {value}, mask, out, logSum}, values);
+              {{query}, {key}, {value}, mask, bias, out, logSum}, values);
   threadScratch = std::max<uint64_t>(
       threadScratch, ::dshard::cpu::attentionScratchBytes(q[3], v[3]));
   return success();
@@ -190,7 +207,7 @@ LogicalResult Converter::convertAttentionGrad(FusedOp op) {
     for (int i = 0; i < 3; ++i)
       strides.push_back(literal(all[i]));
   };
-  // q, k, v, out, then lse, dout, mask.
+  // q, k, v, out, then lse, dout, mask, bias.
   for (const StridedView &view : call->operands) {
     auto argument = dyn_cast_or_null<BlockArgument>(view.root);
     if (view.root && !argument)
@@ -198,7 +215,7 @@ LogicalResult Converter::convertAttentionGrad(FusedOp op) {
     uses.emplace_back();
     if (argument)
       uses.back().push_back(read(op->getOpOperand(argument.getArgNumber())));
-    if (view.shape.size() == 4)
+    if (view.shape.size() == 4 && view.root != call->bias)
       addStrides(view.strides);
   }
   auto yield = cast<YieldOp>(op.getBody().front().getTerminator());
@@ -223,6 +240,7 @@ LogicalResult Converter::convertAttentionGrad(FusedOp op) {
   values.push_back(plan.real(grad.getScale().convertToDouble()));
   values.push_back(plan.real(grad.getSoftcap().convertToDouble()));
   values.push_back(literal(grad.getFullyMasked() == FullyMasked::uniform));
+  addBiasStrides(grad.getBias(), values);
   instruction(op, InstructionKind::ATTENTION_GRAD, uses, values);
   threadScratch = std::max<uint64_t>(
       threadScratch, ::dshard::cpu::attentionGradScratchBytes(q[3], v[3]));
@@ -356,6 +374,8 @@ LogicalResult Converter::convert(Operation *op) {
       return convertLaunch(fused);
     if (call.getValue() == "matmul")
       return convertMatMul(fused);
+    if (call.getValue().starts_with("grouped_"))
+      return convertGrouped(fused);
     if (call.getValue() == "attention")
       return convertAttention(fused);
     if (call.getValue() == "attention_grad")

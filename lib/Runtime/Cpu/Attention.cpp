@@ -31,7 +31,33 @@ Status cpu::checkAttention(const AttentionArguments &a) {
   if (a.d < 1 || a.dv < 1)
     return Status::error("attention: head sizes " + std::to_string(a.d) +
                          " and " + std::to_string(a.dv) + " must be positive");
+  if (a.bias && (a.softcap > 0 || a.biasStrides[3] < 0 || a.biasStrides[3] > 1))
+    return Status::error("attention: a bias goes with no softcap, and its keys "
+                         "lie side by side");
   return Status();
+}
+
+void cpu::loadBias(const AttentionArguments &a, int64_t b, int64_t head,
+                   int64_t row, int64_t key, int64_t count, float *to,
+                   int64_t padded) {
+  Storage storage = a.type == DataType::f32    ? Storage::f32
+                    : a.type == DataType::bf16 ? Storage::bf16
+                                               : Storage::f16;
+  const char *from = static_cast<const char *>(a.bias) +
+                     (b * a.biasStrides[0] + head * a.biasStrides[1] +
+                      row * a.biasStrides[2] + key * a.biasStrides[3]) *
+                         elementBytes(a.type);
+  bool repeats = a.biasStrides[3] == 0;
+  kernels().toFloat(from, storage, to, repeats ? 1 : count);
+  if (repeats)
+    std::fill(to + 1, to + count, to[0]);
+  std::memset(to + count, 0, (padded - count) * sizeof(float));
+  // The lowest number stays finite: it hides keys only while others are seen.
+  constexpr float lowest = std::numeric_limits<float>::lowest();
+  for (int64_t j = 0; j < count; ++j) {
+    float scaled = to[j] * 1.44269504f;
+    to[j] = scaled < lowest && to[j] >= lowest ? lowest : scaled;
+  }
 }
 
 namespace {
@@ -216,10 +242,15 @@ void Tile::addTo(int64_t first, int64_t some, int64_t key, int64_t count,
     return;
   end = (end + 15) / 16 * 16;
   float *scores = x.scores + first * attentionKeys + begin;
+  if (a.bias) // the product is added to it
+    for (int64_t i = 0; i < some; ++i)
+      loadBias(a, b, head(first + i), position(first + i), key + begin,
+               std::min(end, count) - begin, scores + i * attentionKeys,
+               end - begin);
   float *out = x.out + first * x.dvPadded;
   table.tile[0]({x.q + first * a.d, a.d, x.k + begin * a.d, 64 * a.d,
                  (end - begin) / 16, a.d, scores, attentionKeys, 16, some,
-                 false});
+                 a.bias != nullptr});
   for (int64_t i = 0; i < some; ++i) {
     SoftmaxRow row;
     row.p = scores + i * attentionKeys;

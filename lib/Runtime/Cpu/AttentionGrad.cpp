@@ -113,6 +113,7 @@ private:
                 float factor, float *columns, float *panels);
   void loadKeys(int64_t key, bool forQueries);
   bool formScores();
+  void loadBiasColumns();
   void addToKeys();
   void addToQueries();
   void moveQueries(bool load);
@@ -245,6 +246,22 @@ void Unit::loadKeys(int64_t key, bool forQueries) {
     }
 }
 
+/// The bias of the tile's rows, transposed into p; through ds.
+void Unit::loadBiasColumns() {
+  for (int64_t i0 = 0; i0 < roundUp16(rows); i0 += 16) {
+    for (int64_t i = 0; i < 16; ++i) {
+      float *line = x.ds + i * tileKeys;
+      if (i0 + i < rows)
+        loadBias(a, b, head(row0 + i0 + i), position(row0 + i0 + i), key0, keys,
+                 line, roundUp16(keys));
+      else
+        std::memset(line, 0, roundUp16(keys) * sizeof(float));
+    }
+    for (int64_t j = 0; j < keys; j += 16)
+      table.transpose16(x.ds + j, tileKeys, x.p + j * tileRows + i0, tileRows);
+  }
+}
+
 /// p and ds of the tile; false when there is nothing but zeros.
 bool Unit::formScores() {
   if (a.mask) {
@@ -253,8 +270,10 @@ bool Unit::formScores() {
       return false;
   }
   int64_t padded = roundUp16(rows);
+  if (a.bias)
+    loadBiasColumns();
   table.tile[0]({k, ldk, x.qColumns, 64 * a.d, padded / 16, a.d, x.p, tileRows,
-                 16, keys, false});
+                 16, keys, a.bias != nullptr});
   table.tile[0]({v, ldv, x.doutColumns, 64 * a.dv, padded / 16, a.dv, x.ds,
                  tileRows, 16, keys, false});
   for (int64_t j = 0; j < keys; ++j) {

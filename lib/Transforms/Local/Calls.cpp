@@ -453,6 +453,11 @@ void mlir::dshard::matchEpilogue(MatMulCall &call,
   }
 }
 
+bool mlir::dshard::isGroupedCall(Operation *op) {
+  return isa<GroupedMatMulOp, GroupedWeightGradOp>(op) &&
+         isCallType(elementOf(op->getResult(0)));
+}
+
 //===----------------------------------------------------------------------===//
 // Attention
 //===----------------------------------------------------------------------===//
@@ -521,16 +526,32 @@ static Value followViews(Value result, SmallVector<int64_t> &strides,
   return result;
 }
 
+SmallVector<int64_t, 4> mlir::dshard::biasStrides(ArrayRef<int64_t> shape) {
+  SmallVector<int64_t, 4> strides(contiguousStrides(shape));
+  for (auto [stride, size] : llvm::zip_equal(strides, shape))
+    if (size == 1)
+      stride = 0;
+  return strides;
+}
+
+/// The library adds no bias to scores with a softcap.
+template <typename OpT> static bool hasCallBias(OpT op) {
+  return !op.getBias() ||
+         (elementOf(op.getBias()) == elementOf(op.getQuery()) &&
+          op.getSoftcap().isZero());
+}
+
 FailureOr<AttentionCall>
 mlir::dshard::matchAttention(AttentionOp op,
                              SmallVectorImpl<Operation *> *ops) {
   Type element = elementOf(op.getQuery());
   if (!isCallType(element) || elementOf(op.getKey()) != element ||
       elementOf(op.getValue()) != element ||
-      elementOf(op.getResult()) != element)
+      elementOf(op.getResult()) != element || !hasCallBias(op))
     return failure();
   AttentionCall call;
   call.op = op;
+  call.bias = op.getBias();
   call.query = traceRows(op.getQuery(), ops, op->getBlock());
   call.key = traceRows(op.getKey(), ops, op->getBlock());
   call.value = traceRows(op.getValue(), ops, op->getBlock());
@@ -542,7 +563,8 @@ FailureOr<AttentionGradCall>
 mlir::dshard::matchAttentionGrad(AttentionGradOp op,
                                  SmallVectorImpl<Operation *> *ops) {
   Type element = elementOf(op.getQuery());
-  if (!isCallType(element) || !elementOf(op.getLogSumExp()).isF32())
+  if (!isCallType(element) || !elementOf(op.getLogSumExp()).isF32() ||
+      !hasCallBias(op))
     return failure();
   for (Value value :
        {op.getKey(), op.getValue(), op.getResult(), op.getResultGrad(),
@@ -557,6 +579,12 @@ mlir::dshard::matchAttentionGrad(AttentionGradOp op,
   call.operands.push_back(
       op.getKeyPadding() ? traceRows(op.getKeyPadding(), ops, op->getBlock())
                          : StridedView());
+  call.operands.emplace_back();
+  if (Value bias = call.bias = op.getBias()) {
+    call.operands.back().root = bias;
+    call.operands.back().shape = SmallVector<int64_t>(shapeOf(bias));
+    call.operands.back().strides = biasStrides(shapeOf(bias));
+  }
   for (Value result : {op.getQueryGrad(), op.getKeyGrad(), op.getValueGrad()}) {
     call.resultStrides.emplace_back();
     call.results.push_back(followViews(result, call.resultStrides.back(), ops));

@@ -246,6 +246,20 @@ def test_weight_grad(lead, tmp_path, random):
     check(tmp_path, "weight_grad", [random.normal(size=(*lead, 4)), random.normal(size=(*lead, 5))], (4, 5))
 
 
+@pytest.mark.parametrize("lead", [(6,), (2, 3)])
+@pytest.mark.parametrize("flags", ["", "transpose_weights"])
+def test_grouped_matmul(flags, lead, tmp_path, random):
+    """Group 1 has no rows."""
+    weights = random.normal(size=(3, 5, 4) if flags else (3, 4, 5))
+    groups = np.array([2, 0, 2, 2, 0, 2]).reshape(lead)
+    check(tmp_path, "grouped_matmul", [random.normal(size=(*lead, 4)), weights, groups], (*lead, 5), attributes=flags)
+
+
+def test_grouped_weight_grad(tmp_path, random):
+    operands = [random.normal(size=(6, 4)), random.normal(size=(6, 5)), np.array([2, 0, 2, 2, 0, 2])]
+    check(tmp_path, "grouped_weight_grad", operands, (3, 4, 5))
+
+
 # Attention.
 
 
@@ -265,6 +279,17 @@ def test_attention(kv_heads, padded, attributes, tmp_path, random):
     check(
         tmp_path, "attention", operands, (2, 4, 5, 3), tensor((2, 4, 5), "f32"), returned=[0],
         attributes=f"scale = 0.4 : f64{', ' if attributes else ''}{attributes}",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("attributes", ["", ", causal", ", softcap = 1.5 : f64", ", causal, offset = -1 : i64, fully_masked = #dshard.fully_masked<uniform>"])
+@pytest.mark.parametrize("shape", [(2, 4, 5, 7), (1, 4, 5, 7), (2, 1, 1, 7), (1, 4, 5, 1)])
+def test_attention_bias(shape, attributes, tmp_path, random):
+    """Also of the bias: summed over what it repeats."""
+    q, k, v = random.normal(size=(2, 4, 5, 6)), random.normal(size=(2, 2, 7, 6)), random.normal(size=(2, 2, 7, 3))
+    check(
+        tmp_path, "attention", [q, k, v, random.normal(size=shape)], (2, 4, 5, 3), tensor((2, 4, 5), "f32"), returned=[0],
+        attributes=f"scale = 0.4 : f64{attributes}",
     )  # fmt: skip
 
 

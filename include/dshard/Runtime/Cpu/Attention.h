@@ -3,7 +3,8 @@
 // For every batch b, query head h (KV head h / (heads / kvHeads)) and query row
 // i
 //
-//   x(j)   = scale * <q(b,h,i), k(b,h',j)>, then softcap * tanh(x / softcap)
+//   x(j)   = scale * <q(b,h,i), k(b,h',j)>, then softcap * tanh(x / softcap),
+//            or + bias(b,h,i,j)
 //   out(i) = sum_j softmax_j(x(j)) v(j)   over the visible keys j
 //   lse(i) = ln(sum_j exp(x(j)))          over the visible keys j
 //
@@ -59,6 +60,11 @@ Status checkAttention(const AttentionArguments &arguments);
 /// dv), `scratchStride` bytes apart, 64-byte aligned.
 void attention(const AttentionArguments &arguments, ThreadPool &pool,
                void *scratch, uint64_t scratchStride);
+
+/// What the bias adds to the scores of one row and keys [key, key + count),
+/// times log2(e); zeros up to `padded`.
+void loadBias(const AttentionArguments &a, int64_t b, int64_t head, int64_t row,
+              int64_t key, int64_t count, float *to, int64_t padded);
 
 } // namespace dshard::cpu
 

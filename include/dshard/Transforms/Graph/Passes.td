@@ -48,6 +48,20 @@ def FoldConstantsPass : DShard_GraphPass<"dshard-fold-constants"> {
     Option<"totalElements", "total-elements", "int64_t", "4194304", "all results together">];
 }
 
+def SinkTransposesPass : DShard_GraphPass<"dshard-sink-transposes"> {
+  let summary = "move transposes behind elementwise ops";
+  let description = [{
+    Where all large operands of an elementwise op are transposed alike, the op
+    works on what they were, and its result is transposed; other operands with one
+    dim are reshaped, with more they keep the op where it is. So the transposes
+    behind a convolution (it computes with the channels last) move on to the next
+    one, which undoes them. A transpose that with reshapes around it moves nothing
+    is a reshape. An op with a sharding is left alone.
+
+    Example: `relu (transpose %x [0, 2, 1])` is `transpose (relu %x) [0, 2, 1]`.
+  }];
+}
+
 def UnflattenRowsPass : DShard_GraphPass<"dshard-unflatten-rows"> {
   let summary = "compute row by row on [batch, seq, h] instead of [rows, h]";
   let description = [{
@@ -84,6 +98,15 @@ def RaiseRotaryPass : DShard_GraphPass<"dshard-raise-rotary"> {
   }];
 }
 
+def RaiseGroupedMatmulPass : DShard_GraphPass<"dshard-raise-grouped-matmul"> {
+  let summary = "find products of rows with matrices that are looked up";
+  let description = [{
+    `matmul(gather(weights, groups), row)`, a matrix for every row as mixtures of experts are
+    exported ("batched"), becomes `dshard.grouped_matmul`: no copies of matrices are left. The look-up is
+    a gather along dim 0 or a gather_nd of one number, the row stands on either side.
+  }];
+}
+
 def RaiseSwigluPass : DShard_GraphPass<"dshard-raise-swiglu"> {
   let summary = "find silu and silu(gate) * up";
   let description = [{
@@ -104,7 +127,7 @@ def RaiseGeluPass : DShard_GraphPass<"dshard-raise-gelu"> {
 def RaiseAttentionPass : DShard_GraphPass<"dshard-raise-attention"> {
   let summary = "find attention, and what its mask says";
   let description = [{
-    `softmax(scale * q k^T [softcap] + mask) v` becomes `dshard.attention`: no value
+    `softmax(scale * q k^T [softcap] + bias + mask) v` becomes `dshard.attention`: no value
     of the size of the scores is left.
     - The transposed key is any chain of reshapes, transposes and broadcasts that
       amounts to it; a repetition of KV heads in that chain becomes grouped heads.
@@ -114,10 +137,14 @@ def RaiseAttentionPass : DShard_GraphPass<"dshard-raise-attention"> {
       (gather_nd) of a padding mask on its own index grid is that mask.
     - A mask that is added as a finite number leaves a row that attends nothing
       uniform; with -inf, or chosen away after a test for not-a-number, it is zero.
+    - What else is added (ALiBi, relative positions) is the bias.
+    - Batch and heads may be one dim around the products.
 
     **Constraints**
-    - (raise_attention_c1) a mask that is none of these leaves the ops as they are,
-      with a remark that says which part was not understood.
+    - (raise_attention_c1) scores that are no product of one query and one key leave the
+      ops as they are, with a remark that says what was not understood.
+    - (raise_attention_c2) the query has the batch and the heads of the scores.
+    - (raise_attention_c3) a mask that is none of these becomes a bias, with a remark.
   }];
 }
 

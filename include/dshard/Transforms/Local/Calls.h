@@ -6,6 +6,7 @@
 //   "matmul"     views of lhs and rhs, matmul, then optionally, in this order:
 //                bias, activation (relu, gelu, silu), residual; on CPUs the rhs
 //                may be computed from block-quantised buffers in the region
+//   "grouped_matmul", "grouped_weight_grad"  that op alone, on CPUs
 //   "attention_grad"  views of all 4-dim operands, attention_grad, views of its
 //                three results
 //   "attention"  views of query, key and value, attention, views of its result
@@ -69,13 +70,21 @@ bool matchQuantized(MatMulCall &call, SmallVectorImpl<Operation *> &ops);
 void matchEpilogue(MatMulCall &call, SmallVectorImpl<Operation *> &ops,
                    bool isGpu = false);
 
+/// Whether a grouped_matmul or a grouped_weight_grad has types that the library
+/// computes.
+bool isGroupedCall(Operation *op);
+
 struct AttentionCall {
   AttentionOp op;
   StridedView query, key, value;
+  Value bias; ///< contiguous; null: none
   /// Element strides of [B, H, S, Dv] in the final result.
   SmallVector<int64_t> resultStrides;
   Value result; ///< after its views; null if unused
 };
+
+/// Element strides of a contiguous bias of these dims, 0 where it repeats.
+SmallVector<int64_t, 4> biasStrides(ArrayRef<int64_t> shape);
 
 /// Matches the attention with the views around it; appends those to `ops`.
 /// Fails silently if its types are not those of the library call.
@@ -84,9 +93,11 @@ matchAttention(AttentionOp op, SmallVectorImpl<Operation *> *ops = nullptr);
 
 struct AttentionGradCall {
   AttentionGradOp op;
-  /// query, key, value, result, log_sum_exp, result_grad, key_padding; the last
-  /// has no root where it is absent. Those of fewer than 4 dims are contiguous.
+  /// query, key, value, result, log_sum_exp, result_grad, key_padding, bias;
+  /// the last two have no root where they are absent. The bias and those of
+  /// fewer than 4 dims are contiguous.
   SmallVector<StridedView> operands;
+  Value bias; ///< null: none
   /// The gradients of query, key and value after their views, and the element
   /// strides of [B, H, S, D] in them.
   SmallVector<Value> results;

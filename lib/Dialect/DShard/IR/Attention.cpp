@@ -1,6 +1,7 @@
 //===- Attention.cpp - Attention and rotary embedding ---------------------===//
 
 #include "ContextAttention.h"
+#include "Vjp.h"
 #include "dshard/Dialect/DShard/IR/DShardBuilder.h"
 #include <limits>
 
@@ -134,6 +135,37 @@ template <typename OpT> static LogicalResult verifyAttentionPadding(OpT op) {
   return success();
 }
 
+template <typename OpT> static LogicalResult verifyAttentionBias(OpT op) {
+  Value bias = op.getBias();
+  if (!bias)
+    return success();
+  AttentionSizes n(op);
+  auto type = cast<RankedTensorType>(bias.getType());
+  if (type.getRank() != 4)
+    return op.emitOpError()
+           << "bias has " << type.getRank() << " dims, expected 4";
+  for (auto [dim, size] :
+       llvm::enumerate(SmallVector<int64_t>{n.B, n.H, n.S, n.T}))
+    if (type.getDimSize(dim) != 1 && type.getDimSize(dim) != size)
+      return op.emitOpError()
+             << "bias has size " << type.getDimSize(dim) << " in dim " << dim
+             << ", expected 1 or " << size;
+  Type element = op.getQuery().getType().getElementType();
+  if (type.getElementType() != element)
+    return op.emitOpError() << "bias has element type " << type.getElementType()
+                            << ", query " << element;
+  return success();
+}
+
+/// The factors of a bias [B,H,S,T] by its dims; those of size 1 have none.
+static TensorFactors biasFactors(Value bias, TensorFactors dims) {
+  for (auto [own, size] :
+       llvm::zip_equal(dims, cast<RankedTensorType>(bias.getType()).getShape()))
+    if (size == 1)
+      own.clear();
+  return dims;
+}
+
 template <typename OpT> static LogicalResult verifyLogSumExp(OpT op) {
   AttentionSizes n(op);
   if (failed(
@@ -147,54 +179,79 @@ template <typename OpT> static LogicalResult verifyLogSumExp(OpT op) {
   return success();
 }
 
-ParseResult AttentionOp::parse(OpAsmParser &parser, OperationState &result) {
+/// The first `required` operands, then optional ones told by their number of
+/// dims: those of `optional`, in order.
+template <typename OpT>
+static ParseResult parseAttention(OpAsmParser &parser, OperationState &result,
+                                  size_t required, ArrayRef<int64_t> optional) {
   SmallVector<OpAsmParser::UnresolvedOperand> operands;
   FunctionType type;
   SMLoc where = parser.getCurrentLocation();
   if (parser.parseOperandList(operands) ||
       parser.parseOptionalAttrDict(result.attributes) ||
-      failed(verifyInherentAttrs(result.name, result.attributes,
-                                 [&] { return parser.emitError(where); })) ||
+      failed(
+          OpT::verifyInherentAttrs(result.name, result.attributes,
+                                   [&] { return parser.emitError(where); })) ||
       parser.parseColonType(type) ||
       parser.resolveOperands(operands, type.getInputs(), where,
                              result.operands))
     return failure();
-  if (operands.size() < 3 || operands.size() > 5)
+  if (operands.size() < required ||
+      operands.size() > required + optional.size())
     return parser.emitError(where)
-           << "has " << operands.size() << " operands, expected 3 to 5";
-  bool hasOffset = operands.size() == 5;
-  if (operands.size() == 4) {
-    auto last = dyn_cast<RankedTensorType>(type.getInput(3));
-    hasOffset = last && last.getRank() == 0;
+           << "has " << operands.size() << " operands, expected " << required
+           << " to " << required + optional.size();
+  SmallVector<int32_t> segments(required, 1);
+  size_t next = required;
+  for (int64_t rank : optional) {
+    auto own = next < operands.size()
+                   ? dyn_cast<RankedTensorType>(type.getInput(next))
+                   : RankedTensorType();
+    bool isHere = own && own.getRank() == rank;
+    segments.push_back(isHere);
+    next += isHere;
   }
-  bool hasPadding =
-      operands.size() == 5 || (operands.size() == 4 && !hasOffset);
-  llvm::copy(
-      ArrayRef<int32_t>({1, 1, 1, hasPadding, hasOffset}),
-      result.getOrAddProperties<Properties>().operandSegmentSizes.begin());
+  if (next < operands.size())
+    return parser.emitError(where)
+           << "operand " << next << " is " << type.getInput(next)
+           << ", which no optional operand here may be";
+  llvm::copy(segments, result.getOrAddProperties<typename OpT::Properties>()
+                           .operandSegmentSizes.begin());
   result.addTypes(type.getResults());
   return success();
 }
 
-void AttentionOp::print(OpAsmPrinter &printer) {
-  SmallVector<StringRef> elided = {getOperandSegmentSizesAttrName()};
-  Builder builder(getContext());
-  for (auto [name, value] :
-       {std::pair<StringAttr, Attribute>{getOffsetAttrName(),
-                                         builder.getI64IntegerAttr(0)},
-        {getWindowAttrName(), builder.getI64IntegerAttr(-1)},
-        {getSoftcapAttrName(), builder.getF64FloatAttr(0)},
-        {getFullyMaskedAttrName(),
-         FullyMaskedAttr::get(getContext(), FullyMasked::zero)},
-        {getLayoutAttrName(),
-         SequenceLayoutAttr::get(getContext(), SequenceLayout::contiguous)},
-        {getPartsAttrName(), builder.getI64IntegerAttr(1)}})
-    if ((*this)->getAttr(name) == value)
+template <typename OpT>
+static void
+printAttention(OpT op, OpAsmPrinter &printer,
+               ArrayRef<std::pair<StringAttr, Attribute>> defaults) {
+  SmallVector<StringRef> elided = {op.getOperandSegmentSizesAttrName()};
+  Builder builder(op.getContext());
+  SmallVector<std::pair<StringAttr, Attribute>> all(defaults);
+  all.append({{op.getOffsetAttrName(), builder.getI64IntegerAttr(0)},
+              {op.getWindowAttrName(), builder.getI64IntegerAttr(-1)},
+              {op.getSoftcapAttrName(), builder.getF64FloatAttr(0)},
+              {op.getFullyMaskedAttrName(),
+               FullyMaskedAttr::get(op.getContext(), FullyMasked::zero)}});
+  for (auto [name, value] : all)
+    if (op->getAttr(name) == value)
       elided.push_back(name);
-  printer << ' ' << getOperands();
-  printer.printOptionalAttrDict((*this)->getAttrs(), elided);
+  printer << ' ' << op->getOperands();
+  printer.printOptionalAttrDict(op->getAttrs(), elided);
   printer << " : ";
-  printer.printFunctionalType(getOperandTypes(), getResultTypes());
+  printer.printFunctionalType(op->getOperandTypes(), op->getResultTypes());
+}
+
+ParseResult AttentionOp::parse(OpAsmParser &parser, OperationState &result) {
+  return parseAttention<AttentionOp>(parser, result, 3, {2, 0, 4});
+}
+
+void AttentionOp::print(OpAsmPrinter &printer) {
+  printAttention(
+      *this, printer,
+      {{getLayoutAttrName(),
+        SequenceLayoutAttr::get(getContext(), SequenceLayout::contiguous)},
+       {getPartsAttrName(), Builder(getContext()).getI64IntegerAttr(1)}});
 }
 
 LogicalResult AttentionOp::verify() {
@@ -223,8 +280,10 @@ LogicalResult AttentionOp::verify() {
     return failure();
   // attention_c5
   if (Value offset = getQueryOffset())
-    return verifyIndexScalar(*this, "query_offset", offset);
-  return success();
+    if (failed(verifyIndexScalar(*this, "query_offset", offset)))
+      return failure();
+  // attention_c6
+  return verifyAttentionBias(*this);
 }
 
 ShardingRule AttentionOp::getShardingRule() {
@@ -260,6 +319,14 @@ ShardingRule AttentionOp::getShardingRule() {
   }
   if (getQueryOffset()) {
     rule.operands.emplace_back();
+    rule.linear.push_back(false);
+  }
+  if (Value bias = getBias()) {
+    // Each rank needs what its rows have with all keys, which come by.
+    bool repeats = cast<RankedTensorType>(bias.getType()).getDimSize(3) == 1;
+    int64_t keys =
+        isDealtOut && !repeats ? rule.addFactor(n.T, FactorKind::gather) : t;
+    rule.operands.push_back(biasFactors(bias, {{b}, heads, {s}, {keys}}));
     rule.linear.push_back(false);
   }
   rule.results = {{{b}, heads, {s}, {dv}}, {{b}, heads, {s}}};
@@ -322,6 +389,14 @@ LogicalResult AttentionOp::decompose(OpBuilder &builder, ValueRange operands,
     padding = operands[next++];
   if (getQueryOffset())
     queryOffset = operands[next++];
+  if (getBias()) {
+    Value bias = make.cast(operands[next++], wide);
+    if (getParts() > 1 && getLayout() != SequenceLayout::contiguous &&
+        make.typeOf(bias).getDimSize(3) != 1) // its keys lie in natural order
+      bias = make.create<ReorderOp>(bias.getType(), bias, uint64_t(3),
+                                    getLayout(), getParts(), false);
+    scores = make.binary<AddOp>(scores, bias);
+  }
   Value mask = buildAttentionMask(make,
                                   {n.B, n.S, n.T, getCausal(),
                                    int64_t(getOffset()), int64_t(getWindow()),
@@ -365,6 +440,15 @@ double AttentionOp::getFlops() {
 // attention_grad
 //===----------------------------------------------------------------------===//
 
+ParseResult AttentionGradOp::parse(OpAsmParser &parser,
+                                   OperationState &result) {
+  return parseAttention<AttentionGradOp>(parser, result, 6, {2, 4});
+}
+
+void AttentionGradOp::print(OpAsmPrinter &printer) {
+  printAttention(*this, printer, {});
+}
+
 LogicalResult AttentionGradOp::verify() {
   // attention_grad_c1
   if (failed(
@@ -377,7 +461,8 @@ LogicalResult AttentionGradOp::verify() {
                                           {"key_grad", getKeyGrad()},
                                           {"value_grad", getValueGrad()}})) ||
       failed(verifyAttentionShapes(*this)) ||
-      failed(verifyAttentionPadding(*this)) || failed(verifyLogSumExp(*this)))
+      failed(verifyAttentionPadding(*this)) || failed(verifyLogSumExp(*this)) ||
+      failed(verifyAttentionBias(*this)))
     return failure();
   for (auto [name, gradient, value] :
        {std::tuple<StringRef, Value, Value>{"result_grad", getResultGrad(),
@@ -414,6 +499,8 @@ ShardingRule AttentionGradOp::getShardingRule() {
   rule.operands = {query, key, value, result, {{b}, heads, {s}}, result};
   if (getKeyPadding())
     rule.operands.push_back({{b}, {t}});
+  if (Value bias = getBias())
+    rule.operands.push_back(biasFactors(bias, {{b}, heads, {s}, {t}}));
   rule.linear.assign(rule.operands.size(), false);
   rule.results = {query, key, value};
   return rule;
@@ -437,15 +524,25 @@ LogicalResult AttentionGradOp::partition(OpBuilder &builder,
   return partitionByCloning(*this, builder, operands, context, results);
 }
 
-LogicalResult AttentionGradOp::decompose(OpBuilder &builder,
-                                         ValueRange operands,
-                                         SmallVectorImpl<Value> &results) {
-  AttentionSizes n(*this);
-  DShardBuilder make(builder, *this);
-  Type elementType = getQuery().getType().getElementType();
-  Type wide = elementType.isF64() ? elementType : Type(builder.getF32Type());
-  // The rows of all heads that read one KV head lie behind each other, so that
-  // the products over rows also sum over the group.
+namespace {
+/// What the gradients are products of. Rows of all heads that read one KV head
+/// lie behind each other, [B,Hkv,G*S,..], so that the products over rows also
+/// sum over the group.
+struct ScoreGradients {
+  Value query, key, resultGrad;
+  Value weights; ///< of the values
+  Value added;   ///< of what is added to the scores
+  Value scores;  ///< of the product of query and key
+};
+} // namespace
+
+static ScoreGradients buildScoreGradients(AttentionGradOp op,
+                                          DShardBuilder &make,
+                                          ValueRange operands) {
+  AttentionSizes n(op);
+  Type elementType = op.getQuery().getType().getElementType();
+  Type wide =
+      elementType.isF64() ? elementType : Type(make.builder.getF32Type());
   int64_t G = n.H / n.Hkv;
   auto rows = [&](Value value, int64_t last) {
     return make.reshape(make.cast(value, wide), {n.B, n.Hkv, G * n.S, last});
@@ -456,56 +553,82 @@ LogicalResult AttentionGradOp::decompose(OpBuilder &builder,
   auto together = [&](Value value) {
     return make.reshape(value, {n.B, n.Hkv, G * n.S, n.T});
   };
-  Value query = rows(operands[0], n.D), key = make.cast(operands[1], wide),
-        value = make.cast(operands[2], wide), result = rows(operands[3], n.Dv),
-        resultGrad = rows(operands[5], n.Dv);
+  ScoreGradients given;
+  given.query = rows(operands[0], n.D);
+  given.key = make.cast(operands[1], wide);
+  given.resultGrad = rows(operands[5], n.Dv);
+  Value value = make.cast(operands[2], wide), result = rows(operands[3], n.Dv);
   Value logSumExp =
       make.reshape(make.cast(operands[4], wide), {n.B, n.H, n.S, 1});
-  Value scale = make.scalar(getScale().convertToDouble(), wide);
+  Value scale = make.scalar(op.getScale().convertToDouble(), wide);
 
-  Value scores =
-      make.binary<MulOp>(make.matmul(query, key, false, true), scale);
+  Value scores = make.binary<MulOp>(
+      make.matmul(given.query, given.key, false, true), scale);
   Value bend; // the derivative of the softcap
-  if (double cap = getSoftcap().convertToDouble(); cap > 0) {
+  if (double cap = op.getSoftcap().convertToDouble(); cap > 0) {
     Value c = make.scalar(cap, wide);
     Value tanh = make.unary<TanhOp>(make.binary<DivOp>(scores, c));
     scores = make.binary<MulOp>(tanh, c);
     bend = make.binary<SubOp>(make.scalar(1, wide),
                               make.binary<MulOp>(tanh, tanh));
   }
-  Value mask =
-      buildAttentionMask(make,
-                         {n.B, n.S, n.T, getCausal(), int64_t(getOffset()),
-                          int64_t(getWindow()), SequenceLayout::contiguous, 1},
-                         getKeyPadding() ? operands[6] : Value(), {});
+  Value mask = buildAttentionMask(
+      make,
+      {n.B, n.S, n.T, op.getCausal(), int64_t(op.getOffset()),
+       int64_t(op.getWindow()), SequenceLayout::contiguous, 1},
+      op.getKeyPadding() ? operands[6] : Value(), {});
   double infinity = std::numeric_limits<double>::infinity();
   Value lowest = make.scalar(-infinity, wide), zero = make.scalar(0, wide);
   scores = apart(scores);
+  if (op.getBias())
+    scores = make.binary<AddOp>(scores, make.cast(operands.back(), wide));
   Value nothing = make.compare(logSumExp, lowest, ComparePredicate::eq);
   Value probabilities = make.unary<ExpOp>(
       make.binary<SubOp>(scores, make.select(nothing, zero, logSumExp)));
+  if (op.getBias()) // of -inf everywhere, it hides all keys of a row
+    probabilities = make.select(nothing, zero, probabilities);
   if (mask)
     probabilities = make.select(mask, probabilities, zero);
-  Value weights = probabilities;
-  if (getFullyMasked() == FullyMasked::uniform) {
+  given.weights = probabilities;
+  if (op.getFullyMasked() == FullyMasked::uniform) {
     Value even = make.binary<DivOp>(make.scalar(1, wide),
                                     make.scalar(double(n.T), wide));
-    weights = make.select(nothing, even, probabilities);
+    given.weights = make.select(nothing, even, probabilities);
   }
-  Value valueGrad = make.matmul(together(weights), resultGrad, true, false);
-  Value delta = make.reduce(make.binary<MulOp>(resultGrad, result),
+  given.weights = together(given.weights);
+  Value delta = make.reduce(make.binary<MulOp>(given.resultGrad, result),
                             ReductionKind::sum, {3}, /*keepDims=*/true);
-  Value scoresGrad = make.binary<MulOp>(
+  given.scores = make.binary<MulOp>(
       together(probabilities),
-      make.binary<SubOp>(make.matmul(resultGrad, value, false, true), delta));
+      make.binary<SubOp>(make.matmul(given.resultGrad, value, false, true),
+                         delta));
+  if (op.getBias())
+    given.added = apart(given.scores);
   if (bend)
-    scoresGrad = make.binary<MulOp>(scoresGrad, bend);
-  scoresGrad = make.binary<MulOp>(scoresGrad, scale);
-  Value queryGrad = make.matmul(scoresGrad, key);
-  Value keyGrad = make.matmul(scoresGrad, query, true, false);
+    given.scores = make.binary<MulOp>(given.scores, bend);
+  given.scores = make.binary<MulOp>(given.scores, scale);
+  return given;
+}
+
+Value mlir::dshard::buildAttentionBiasGrad(AttentionGradOp op,
+                                           DShardBuilder &make) {
+  return make.cast(buildScoreGradients(op, make, op->getOperands()).added,
+                   op.getQuery().getType().getElementType());
+}
+
+LogicalResult AttentionGradOp::decompose(OpBuilder &builder,
+                                         ValueRange operands,
+                                         SmallVectorImpl<Value> &results) {
+  AttentionSizes n(*this);
+  DShardBuilder make(builder, *this);
+  ScoreGradients given = buildScoreGradients(*this, make, operands);
+  Value valueGrad = make.matmul(given.weights, given.resultGrad, true, false);
+  Value queryGrad = make.matmul(given.scores, given.key);
+  Value keyGrad = make.matmul(given.scores, given.query, true, false);
   queryGrad = make.reshape(queryGrad, {n.B, n.H, n.S, n.D});
   for (Value gradient : {queryGrad, keyGrad, valueGrad})
-    results.push_back(make.cast(gradient, elementType));
+    results.push_back(
+        make.cast(gradient, getQuery().getType().getElementType()));
   return success();
 }
 

@@ -14,9 +14,10 @@ struct BlockResult {
   Value result, logSumExp;
 };
 
-/// Keys and values of one rank, with what of the padding belongs to them.
+/// Keys and values of one rank, with what of the padding and of the bias, for
+/// the rows at hand, belongs to them.
 struct KeyBlock {
-  Value key, value, padding;
+  Value key, value, padding, bias;
 };
 
 struct ContextAttention {
@@ -54,8 +55,11 @@ private:
   Value fillEmptyRows(const BlockResult &sum, Value valueSum);
   Value half(Value value, int64_t dim, int64_t index);
   KeyBlock firstHalf(const KeyBlock &keys);
+  KeyBlock halfRows(const KeyBlock &keys, int64_t index);
+  Value biasOfStep(Value bias, int64_t step);
   Value toOrder(Value value, int64_t dim, bool inverse);
   Value gatherSequence(Value value, int64_t dim, StringRef what);
+  Value exchangeBias(Value bias);
   void exchangeIn();
   void exchangeOut(ArrayRef<Value> given, SmallVectorImpl<Value> &results);
   Value exchangeDims(Value value, int64_t split, int64_t concat,
@@ -104,6 +108,10 @@ LogicalResult ContextAttention::verify(StringRef method) {
            << "a causal offset of " << int64_t(op.getOffset())
            << " and --cp-method=" << method
            << " do not go together; use all_gather or all_to_all";
+  if (method == "hierarchical" && own.bias && ranks > 1)
+    return op.emitOpError()
+           << "a bias of the scores and --cp-method=hierarchical do not go "
+              "together; use ring, all_gather or all_to_all";
   if (method == "hierarchical" && axes.size() > 1)
     return op.emitOpError() << "--cp-method=hierarchical splits one axis, but "
                                "the sequence is sharded over "
@@ -134,7 +142,7 @@ std::pair<Value, Value> ContextAttention::attend(Value queries,
                                          make.builder.getF32Type());
   auto local = make.create<AttentionOp>(
       TypeRange{type.clone(shape), logSumExp}, queries, keys.key, keys.value,
-      keys.padding, queryOffset, op.getScale(), causal,
+      keys.padding, queryOffset, keys.bias, op.getScale(), causal,
       static_cast<uint64_t>(offset), op.getWindow(), op.getSoftcap(),
       fullyMasked, SequenceLayout::contiguous, uint64_t(1));
   return {local.getResult(), local.getLogSumExp()};
@@ -170,16 +178,21 @@ BlockResult ContextAttention::merge(const BlockResult &a,
   return {result, make.binary<AddOp>(make.unary<LogOp>(sum), shift)};
 }
 
+/// A value that is the same all along the dim has no halves.
 Value ContextAttention::half(Value value, int64_t dim, int64_t index) {
-  if (!value)
-    return {};
+  if (!value || size(value, dim) == 1)
+    return value;
   int64_t middle = size(value, dim) / 2;
   return make.sliceDim(value, dim, index * middle, middle);
 }
 
 KeyBlock ContextAttention::firstHalf(const KeyBlock &keys) {
   return {half(keys.key, 2, 0), half(keys.value, 2, 0),
-          half(keys.padding, 1, 0)};
+          half(keys.padding, 1, 0), half(keys.bias, 3, 0)};
+}
+
+KeyBlock ContextAttention::halfRows(const KeyBlock &keys, int64_t index) {
+  return {keys.key, keys.value, keys.padding, half(keys.bias, 2, index)};
 }
 
 /// A `dshard.if` whose branches give what `like` is.
@@ -230,7 +243,7 @@ BlockResult ContextAttention::mergeStep(int64_t step, const BlockResult &sum,
         [&]() -> BlockResult {
           BlockResult later = {half(sum.result, 2, 1),
                                half(sum.logSumExp, 2, 1)};
-          later = merge(later, attendBlock(half(query, 2, 1), keys,
+          later = merge(later, attendBlock(half(query, 2, 1), halfRows(keys, 1),
                                            /*causal=*/false));
           return {make.concat({half(sum.result, 2, 0), later.result}, 2),
                   make.concat({half(sum.logSumExp, 2, 0), later.logSumExp}, 2)};
@@ -275,15 +288,35 @@ Value ContextAttention::fillEmptyRows(const BlockResult &sum, Value valueSum) {
   return make.select(nothing, mean, sum.result);
 }
 
+/// What a bias, whose keys lie in the layout's order, has for the keys of rank
+/// (r - step) mod n.
+Value ContextAttention::biasOfStep(Value bias, int64_t step) {
+  if (!bias || size(bias, 3) == 1 || ranks == 1)
+    return bias;
+  ArrayRef<int64_t> shape = make.typeOf(bias).getShape();
+  SmallVector<int64_t> blocks(shape), block(shape);
+  blocks[3] = ranks;
+  block[3] /= ranks;
+  blocks.push_back(block[3]);
+  // An index below 0 counts from the end.
+  Value rank = make.binary<SubOp>(rankIndex(), index(step));
+  return make.create<GatherOp>(make.typeOf(bias).clone(block),
+                               make.reshape(bias, blocks), rank,
+                               /*offset=*/Value(), uint64_t(3));
+}
+
 void ContextAttention::ring(SmallVectorImpl<Value> &results) {
   // Rows without keys get the mean over the keys of all ranks, whose values
   // come by.
-  bool fills = own.padding && op.getFullyMasked() == FullyMasked::uniform;
+  bool fills =
+      (own.padding || own.bias) && op.getFullyMasked() == FullyMasked::uniform;
   BlockResult sum;
   Value valueSum;
   KeyBlock keys = own;
+  Value bias = toOrder(own.bias, 3, /*inverse=*/false);
   for (int64_t step = 0; step < ranks; ++step) {
     KeyBlock next;
+    keys.bias = biasOfStep(bias, step);
     // Before this step's work, which may hide it.
     if (step + 1 < ranks) {
       SmallVector<Value> sent = {keys.key, keys.value};
@@ -294,7 +327,7 @@ void ContextAttention::ring(SmallVectorImpl<Value> &results) {
           why("pass keys and values around the ring, step " + Twine(step + 1) +
               " of " + Twine(ranks - 1) + ","));
       next = {permute.getResult(0), permute.getResult(1),
-              keys.padding ? permute.getResult(2) : Value()};
+              keys.padding ? permute.getResult(2) : Value(), Value()};
     }
     if (step == 0)
       // In every layout a rank's own rows and keys are in natural order.
@@ -320,7 +353,7 @@ void ContextAttention::ring(SmallVectorImpl<Value> &results) {
 //===----------------------------------------------------------------------===//
 
 Value ContextAttention::toOrder(Value value, int64_t dim, bool inverse) {
-  if (!value || layout == SequenceLayout::contiguous)
+  if (!value || layout == SequenceLayout::contiguous || size(value, dim) == 1)
     return value;
   return make.create<ReorderOp>(value.getType(), value, uint64_t(dim), layout,
                                 uint64_t(parts), inverse);
@@ -347,7 +380,9 @@ void ContextAttention::whole(SmallVectorImpl<Value> &results) {
   if (reorders) {
     queries = toOrder(query, 2, /*inverse=*/true);
     keys = {toOrder(own.key, 2, true), toOrder(own.value, 2, true),
-            toOrder(own.padding, 1, true)};
+            toOrder(own.padding, 1, true), toOrder(own.bias, 2, true)};
+  } else {
+    keys.bias = toOrder(own.bias, 3, false);
   }
   auto [result, logSumExp] =
       attend(queries, keys, op.getCausal(), op.getOffset(), Value(),
@@ -359,23 +394,25 @@ void ContextAttention::whole(SmallVectorImpl<Value> &results) {
 void ContextAttention::gather(SmallVectorImpl<Value> &results) {
   KeyBlock keys = {gatherSequence(own.key, 2, "the keys"),
                    gatherSequence(own.value, 2, "the values"),
-                   gatherSequence(own.padding, 1, "the padding of keys")};
+                   gatherSequence(own.padding, 1, "the padding of keys"),
+                   own.bias};
   if (!isPositional()) {
+    keys.bias = toOrder(own.bias, 3, false);
     auto [result, logSumExp] = attend(query, keys, false, op.getOffset(),
                                       Value(), op.getFullyMasked());
     results.append({result, logSumExp});
     return;
   }
   keys = {toOrder(keys.key, 2, true), toOrder(keys.value, 2, true),
-          toOrder(keys.padding, 1, true)};
-  auto attendFrom = [&](Value queries, Value start) {
+          toOrder(keys.padding, 1, true), own.bias};
+  auto attendFrom = [&](Value queries, const KeyBlock &keys, Value start) {
     return attend(queries, keys, op.getCausal(), op.getOffset(), start,
                   op.getFullyMasked());
   };
   int64_t rows = size(query, 2);
   if (layout == SequenceLayout::contiguous) {
     auto [result, logSumExp] =
-        attendFrom(query, make.binary<MulOp>(rankIndex(), index(rows)));
+        attendFrom(query, keys, make.binary<MulOp>(rankIndex(), index(rows)));
     results.append({result, logSumExp});
     return;
   }
@@ -383,8 +420,10 @@ void ContextAttention::gather(SmallVectorImpl<Value> &results) {
   int64_t chunk = rows / 2;
   Value first = make.binary<MulOp>(rankIndex(), index(chunk));
   Value second = make.binary<SubOp>(index((2 * ranks - 1) * chunk), first);
-  auto [early, earlySum] = attendFrom(half(query, 2, 0), first);
-  auto [late, lateSum] = attendFrom(half(query, 2, 1), second);
+  auto [early, earlySum] =
+      attendFrom(half(query, 2, 0), halfRows(keys, 0), first);
+  auto [late, lateSum] =
+      attendFrom(half(query, 2, 1), halfRows(keys, 1), second);
   results.push_back(make.concat({early, late}, 2));
   results.push_back(make.concat({earlySum, lateSum}, 2));
 }
@@ -399,6 +438,21 @@ Value ContextAttention::exchangeDims(Value value, int64_t split, int64_t concat,
                                  why(what));
 }
 
+/// What a bias has for all rows and the heads that this rank gets.
+Value ContextAttention::exchangeBias(Value bias) {
+  if (!bias || size(bias, 1) == 1)
+    return bias && size(bias, 2) != 1
+               ? gatherSequence(bias, 2, "the rows of the bias")
+               : bias;
+  if (size(bias, 2) != 1)
+    return exchangeDims(bias, 1, 2, "exchange the rows of the bias for heads");
+  SmallVector<int64_t> shape(make.typeOf(bias).getShape());
+  shape[1] /= ranks;
+  return make.create<LocalSliceOp>(make.typeOf(bias).clone(shape), bias,
+                                   uint64_t(1), axesAttr(),
+                                   why("keep the bias of this rank's heads"));
+}
+
 void ContextAttention::exchangeIn() {
   auto toHeads = [&](Value value, StringRef what) {
     return exchangeDims(value, 1, 2, what);
@@ -406,7 +460,8 @@ void ContextAttention::exchangeIn() {
   query = toHeads(query, "exchange the sequence of the queries for heads");
   own = {toHeads(own.key, "exchange the sequence of the keys for heads"),
          toHeads(own.value, "exchange the sequence of the values for heads"),
-         gatherSequence(own.padding, 1, "the padding of keys")};
+         gatherSequence(own.padding, 1, "the padding of keys"),
+         exchangeBias(own.bias)};
 }
 
 void ContextAttention::exchangeOut(ArrayRef<Value> given,
@@ -483,7 +538,8 @@ LogicalResult mlir::dshard::partitionContextAttention(
       op.getLayout(),
       element.isF64() ? element : Type(builder.getF32Type()),
       operands[0],
-      {operands[1], operands[2], op.getKeyPadding() ? operands[3] : Value()}};
+      {operands[1], operands[2], op.getKeyPadding() ? operands[3] : Value(),
+       op.getBias() ? operands.back() : Value()}};
   for (AxisRefAttr axis : context.operandShardings[0].getDims()[2].getAxes())
     if (int64_t size = context.mesh.getSize(axis); size > 1) {
       attention.axes.push_back(axis);

@@ -8,6 +8,18 @@ using namespace mlir::dshard;
 
 static constexpr double infinity = std::numeric_limits<double>::infinity();
 
+/// What the bias adds to the score of row i and key j.
+static double biasAt(const HostTensor *bias, int64_t b, int64_t h, int64_t i,
+                     int64_t j) {
+  if (!bias)
+    return 0;
+  ArrayRef<int64_t> shape = bias->shape();
+  auto at = [&](int64_t dim, int64_t index) {
+    return shape[dim] == 1 ? 0 : index;
+  };
+  return bias->at({at(0, b), at(1, h), at(2, i), at(3, j)});
+}
+
 namespace {
 /// Which keys a row attends.
 struct Attended {
@@ -51,6 +63,7 @@ LogicalResult AttentionOp::evaluate(ArrayRef<HostTensor> operands,
   isAttended.parts = getParts();
   isAttended.rows = query.shape()[2];
   isAttended.keys = keys;
+  const HostTensor *bias = getBias() ? &operands.back() : nullptr;
 
   std::vector<double> scores(keys);
   forEachIndex(query.shape().drop_back(), [&](ArrayRef<int64_t> index) {
@@ -70,6 +83,10 @@ LogicalResult AttentionOp::evaluate(ArrayRef<HostTensor> operands,
       scores[j] = dot * scale;
       if (softcap > 0)
         scores[j] = softcap * std::tanh(scores[j] / softcap);
+      if (bias) // its keys lie in natural order
+        scores[j] +=
+            biasAt(bias, b, h, i,
+                   getNaturalPosition(getLayout(), getParts(), keys, j));
       largest = std::max(largest, scores[j]);
       if (std::isnan(scores[j])) // a NaN reaches the output
         largest = scores[j];
@@ -119,6 +136,7 @@ LogicalResult AttentionGradOp::evaluate(ArrayRef<HostTensor> operands,
   isAttended.window = getWindow();
   isAttended.rows = query.shape()[2];
   isAttended.keys = keys;
+  const HostTensor *bias = getBias() ? &operands.back() : nullptr;
 
   auto dot = [](const double *x, const double *y, int64_t size) {
     double sum = 0;
@@ -152,6 +170,7 @@ LogicalResult AttentionGradOp::evaluate(ArrayRef<HostTensor> operands,
         score = softcap * tanh;
         bend = 1 - tanh * tanh;
       }
+      score += biasAt(bias, b, h, i, j);
       double weight = std::exp(score - logSumExp.data[row]);
       double slope =
           weight * (dot(gradient, v, valueDepth) - delta) * bend * scale;

@@ -38,7 +38,12 @@ struct Vjp {
 LogicalResult buildPointwiseVjp(Operation *op, Vjp &vjp);
 LogicalResult buildVjp(MatMulOp op, Vjp &vjp);
 LogicalResult buildVjp(WeightGradOp op, Vjp &vjp);
+LogicalResult buildVjp(GroupedMatMulOp op, Vjp &vjp);
+LogicalResult buildVjp(GroupedWeightGradOp op, Vjp &vjp);
 LogicalResult buildVjp(AttentionOp op, Vjp &vjp);
+/// The gradient of a bias [B,H,S,T], before the sums over dims that it repeats,
+/// in single ops.
+Value buildAttentionBiasGrad(AttentionGradOp op, DShardBuilder &make);
 LogicalResult buildVjp(RotaryOp op, Vjp &vjp);
 LogicalResult buildVjp(RmsNormOp op, Vjp &vjp);
 LogicalResult buildVjp(LayerNormOp op, Vjp &vjp);

@@ -18,11 +18,15 @@ LogicalResult mlir::dshard::buildVjp(AttentionOp op, Vjp &vjp) {
       TypeRange{op.getQuery().getType(), op.getKey().getType(),
                 op.getValue().getType()},
       op.getQuery(), op.getKey(), op.getValue(), op.getResult(),
-      op.getLogSumExp(), vjp.given[0], op.getKeyPadding(), op.getScaleAttr(),
-      op.getCausalAttr(), op.getOffsetAttr(), op.getWindowAttr(),
-      op.getSoftcapAttr(), op.getFullyMaskedAttr());
+      op.getLogSumExp(), vjp.given[0], op.getKeyPadding(), op.getBias(),
+      op.getScaleAttr(), op.getCausalAttr(), op.getOffsetAttr(),
+      op.getWindowAttr(), op.getSoftcapAttr(), op.getFullyMaskedAttr());
   for (unsigned i = 0; i < 3; ++i)
     vjp.wanted[i] = grad->getResult(i);
+  // Nobody asks for that of a bias of constants: it is dead then.
+  if (Value bias = op.getBias())
+    vjp.wanted[op->getNumOperands() - 1] = vjp.sumTo(
+        buildAttentionBiasGrad(grad, vjp.make), vjp.make.typeOf(bias));
   return success();
 }
 

@@ -58,3 +58,15 @@ func.func @heads(%q: tensor<1x3x8x4xf32> {dshard.sharding = #s}) -> (tensor<1x3x
   return %0#0 : tensor<1x3x8x4xf32>
 }
 }
+
+// -----
+
+#s = #dshard.sharding<[{}, {}, {"cp"}, {} ]>
+#l = #dshard.sharding<[{}, {}, {"cp"} ]>
+module attributes {dshard.mesh = #dshard.mesh<"cp"=2>} {
+func.func @bias(%q: tensor<1x2x8x4xf32> {dshard.sharding = #s}, %b: tensor<1x2x1x8xf32> {dshard.sharding = #dshard.sharding<[{}, {}, {}, {} ]>}) -> (tensor<1x2x8x4xf32> {dshard.sharding = #s}) {
+  // expected-error@+1 {{a bias of the scores and --cp-method=hierarchical do not go together; use ring, all_gather or all_to_all}}
+  %0:2 = dshard.attention %q, %q, %q, %b {scale = 0.5 : f64, parts = 2 : i64, dshard.cp_method = "hierarchical", path = "a", part = #dshard.part<forward>, dshard.shardings = [#s, #l]} : (tensor<1x2x8x4xf32>, tensor<1x2x8x4xf32>, tensor<1x2x8x4xf32>, tensor<1x2x1x8xf32>) -> (tensor<1x2x8x4xf32>, tensor<1x2x8xf32>)
+  return %0#0 : tensor<1x2x8x4xf32>
+}
+}

@@ -404,7 +404,7 @@ func.func @attention_c4_parts(%q: tensor<1x2x6x8xf32>) {
 
 // -----
 
-// attention_c5 (a fourth operand without dims is the offset, any other the padding)
+// attention_c5 (a fourth operand without dims is the offset)
 func.func @attention_c5(%q: tensor<1x2x4x8xf32>, %offset: tensor<i32>) {
   // expected-error@+1 {{query_offset is 'tensor<i32>', expected tensor<i64>}}
   %0:2 = dshard.attention %q, %q, %q, %offset {scale = 1.0 : f64} : (tensor<1x2x4x8xf32>, tensor<1x2x4x8xf32>, tensor<1x2x4x8xf32>, tensor<i32>) -> (tensor<1x2x4x8xf32>, tensor<1x2x4xf32>)
@@ -414,7 +414,34 @@ func.func @attention_c5(%q: tensor<1x2x4x8xf32>, %offset: tensor<i32>) {
 // -----
 
 func.func @attention_operands(%q: tensor<1x2x4x8xf32>) {
-  // expected-error@+1 {{has 2 operands, expected 3 to 5}}
+  // expected-error@+1 {{has 2 operands, expected 3 to 6}}
   %0:2 = dshard.attention %q, %q {scale = 1.0 : f64} : (tensor<1x2x4x8xf32>, tensor<1x2x4x8xf32>) -> (tensor<1x2x4x8xf32>, tensor<1x2x4xf32>)
+  return
+}
+
+// -----
+
+// attention_c6
+func.func @attention_c6_size(%q: tensor<2x4x5x8xf32>, %b: tensor<1x4x5x4xf32>) {
+  // expected-error@+1 {{bias has size 4 in dim 3, expected 1 or 5}}
+  %0:2 = dshard.attention %q, %q, %q, %b {scale = 1.0 : f64} : (tensor<2x4x5x8xf32>, tensor<2x4x5x8xf32>, tensor<2x4x5x8xf32>, tensor<1x4x5x4xf32>) -> (tensor<2x4x5x8xf32>, tensor<2x4x5xf32>)
+  return
+}
+
+// -----
+
+// attention_c6
+func.func @attention_c6_type(%q: tensor<2x4x5x8xf32>, %b: tensor<1x4x5x5xf64>) {
+  // expected-error@+1 {{bias has element type 'f64', query 'f32'}}
+  %0:2 = dshard.attention %q, %q, %q, %b {scale = 1.0 : f64} : (tensor<2x4x5x8xf32>, tensor<2x4x5x8xf32>, tensor<2x4x5x8xf32>, tensor<1x4x5x5xf64>) -> (tensor<2x4x5x8xf32>, tensor<2x4x5xf32>)
+  return
+}
+
+// -----
+
+// A bias says itself which dims it repeats.
+func.func @attention_dims(%q: tensor<2x4x5x8xf32>, %b: tensor<4x5x5xf32>) {
+  // expected-error@+1 {{operand 3 is 'tensor<4x5x5xf32>', which no optional operand here may be}}
+  %0:2 = dshard.attention %q, %q, %q, %b {scale = 1.0 : f64} : (tensor<2x4x5x8xf32>, tensor<2x4x5x8xf32>, tensor<2x4x5x8xf32>, tensor<4x5x5xf32>) -> (tensor<2x4x5x8xf32>, tensor<2x4x5xf32>)
   return
 }

@@ -232,3 +232,12 @@ func.func @f(%q: tensor<2x4x6x8xf32>, %k: tensor<2x2x5x8xf32>, %o: tensor<2x4x6x
   %0, %1, %2 = dshard.attention_grad %q, %k, %k, %o, %l, %o {scale = 1.0 : f64, path = "", part = #dshard.part<backward>} : (tensor<2x4x6x8xf32>, tensor<2x2x5x8xf32>, tensor<2x2x5x8xf32>, tensor<2x4x6x8xf32>, tensor<2x4x6xf32>, tensor<2x4x6x8xf32>) -> (tensor<2x4x6x8xf32>, tensor<2x4x5x8xf32>, tensor<2x2x5x8xf32>)
   return %0 : tensor<2x4x6x8xf32>
 }
+
+// -----
+
+// attention_grad_c1: the bias is the forward's.
+func.func @f(%q: tensor<2x4x6x8xf32>, %l: tensor<2x4x6xf32>, %b: tensor<3x4x6x6xf32>) -> tensor<2x4x6x8xf32> {
+  // expected-error@+1 {{bias has size 3 in dim 0, expected 1 or 2}}
+  %0, %1, %2 = dshard.attention_grad %q, %q, %q, %q, %l, %q, %b {scale = 1.0 : f64, path = "", part = #dshard.part<backward>} : (tensor<2x4x6x8xf32>, tensor<2x4x6x8xf32>, tensor<2x4x6x8xf32>, tensor<2x4x6x8xf32>, tensor<2x4x6xf32>, tensor<2x4x6x8xf32>, tensor<3x4x6x6xf32>) -> (tensor<2x4x6x8xf32>, tensor<2x4x6x8xf32>, tensor<2x4x6x8xf32>)
+  return %0 : tensor<2x4x6x8xf32>
+}
