@@ -58,16 +58,18 @@ std::string mlir::dshard::getPhasePipeline(Phase phase,
   //===--------------------------------------------------------------------===//
   case Phase::graph:
     passes = {
-        "dshard-canonicalize-graph", // one reshape in a row
-        "dshard-unflatten-rows",     // batch and sequence as dims
-        "dshard-canonicalize-graph", //
-        "dshard-raise-rms-norm",     //
-        "dshard-raise-rotary",       //
-        "dshard-raise-swiglu",       //
-        "dshard-raise-gelu",         //
-        "dshard-raise-attention",    // takes the mask apart
-        "dshard-fold-constants", // rotary tables, index grids; patterns need
-                                 // the ops
+        "dshard-canonicalize-graph",   // one reshape in a row
+        "dshard-raise-grouped-matmul", // before rows get other dims
+        "dshard-unflatten-rows",       // batch and sequence as dims
+        "dshard-canonicalize-graph",   //
+        "dshard-raise-rms-norm",       //
+        "dshard-raise-rotary",         //
+        "dshard-raise-swiglu",         //
+        "dshard-raise-gelu",           //
+        "dshard-raise-attention",      // takes the mask apart
+        "dshard-fold-constants",  // rotary tables, index grids; patterns need
+                                  // the ops
+        "dshard-sink-transposes", // channels stay last between convolutions
         "dshard-canonicalize-graph", // reshapes and transposes in a row
         "dshard-cse",                // masks and rotary tables repeat per layer
         "dshard-verify-graph",       // gate
@@ -95,6 +97,7 @@ std::string mlir::dshard::getPhasePipeline(Phase phase,
     passes = {
         withOption("dshard-tensor-parallel", "plan",
                    options.tensorParallelPlan),
+        "dshard-interleave-projections", // [q | k | v]; reads the plan's marks
     };
     if (options.sequenceParallel)
       passes.push_back("dshard-sequence-parallel"); // reads the plan's marks

@@ -1,5 +1,6 @@
 //===- Inputs.cpp - Where a program's arguments come from -----------------===//
 #include "dshard/Reference/Inputs.h"
+#include "dshard/Dialect/DShard/IR/Interleave.h"
 #include "dshard/Reference/Distribute.h"
 #include "dshard/Reference/Interpreter.h"
 #include "dshard/Runtime/Npy.h"
@@ -71,8 +72,10 @@ static bool isInline(WeightAttr weight, func::FuncOp function) {
 static HostTensor drawWeight(WeightAttr weight, uint64_t seed) {
   HostTensor tensor(weight.getType());
   ::dshard::RandomStream stream(seed, weight.getName().getValue());
+  bool isBytes = weight.getType().getElementType().isUnsignedInteger(8);
   for (int64_t i = 0; i < tensor.size(); ++i)
-    tensor.data[i] = stream.weight(i, weight.getFanIn());
+    tensor.data[i] =
+        isBytes ? stream.byte(i) : stream.weight(i, weight.getFanIn());
   tensor.roundToElementType();
   return tensor;
 }
@@ -393,6 +396,17 @@ static Result<HostTensor> getWeightArgument(func::FuncOp function,
   return padTo(std::move(stored), type, weight.getName().getValue().str());
 }
 
+/// A weight as its argument holds it (dshard.interleave).
+static HostTensor interleave(HostTensor tensor, const Interleave &order) {
+  HostTensor result(tensor.type);
+  forEachIndex(tensor.shape(), [&](ArrayRef<int64_t> index) {
+    SmallVector<int64_t> from(index);
+    from[order.dim] = order.getStored(index[order.dim]);
+    result.at(index) = tensor.at(from);
+  });
+  return result;
+}
+
 /// Refuses what dshard-run refuses: ids outside `dshard.range`.
 static Status checkRange(func::FuncOp function, unsigned index,
                          const HostTensor &tensor) {
@@ -442,6 +456,8 @@ Status mlir::dshard::getArguments(func::FuncOp function,
           getWeightArgument(function, weight, type, options);
       if (!value)
         return value.status();
+      if (auto order = getInterleave(function, index))
+        *value = interleave(std::move(*value), *order);
       arguments.push_back(std::move(*value));
       continue;
     }
@@ -476,6 +492,8 @@ Status mlir::dshard::getArguments(func::FuncOp function,
         return padded.status();
       value = std::move(*padded);
     }
+    if (auto order = getInterleave(function, index))
+      value = interleave(std::move(value), *order);
     if (Status status = checkRange(function, index, value); !status)
       return status;
     arguments.push_back(std::move(value));

@@ -1,6 +1,6 @@
 // A function without a body is left alone by every pass.
-// RUN: dshard-opt %s --dshard-decompose --dshard-unflatten-rows --dshard-raise-rms-norm --dshard-raise-rotary --dshard-raise-swiglu --dshard-raise-gelu --dshard-raise-attention --dshard-fold-constants --dshard-canonicalize-graph --dshard-cse --dshard-verify-graph --dshard-differentiate --dshard-verify-train -o %t.train.mlir
-// RUN: dshard-opt %t.train.mlir --dshard-data-parallel --dshard-context-parallel --dshard-verify-annotated --dshard-pad --dshard-fully-shard --dshard-propagate --dshard-insert-reshards --dshard-verify-partial --dshard-verify-resolved -o %t.resolved.mlir
+// RUN: dshard-opt %s --dshard-decompose --dshard-raise-grouped-matmul --dshard-unflatten-rows --dshard-raise-rms-norm --dshard-raise-rotary --dshard-raise-swiglu --dshard-raise-gelu --dshard-raise-attention --dshard-fold-constants --dshard-sink-transposes --dshard-canonicalize-graph --dshard-cse --dshard-verify-graph --dshard-differentiate --dshard-verify-train -o %t.train.mlir
+// RUN: dshard-opt %t.train.mlir --dshard-interleave-projections --dshard-data-parallel --dshard-context-parallel --dshard-verify-annotated --dshard-pad --dshard-fully-shard --dshard-propagate --dshard-insert-reshards --dshard-verify-partial --dshard-verify-resolved -o %t.resolved.mlir
 // RUN: dshard-opt %t.resolved.mlir --dshard-split-pipeline --dshard-decompose-reshards --dshard-partition --canonicalize --dshard-fold-collectives --dshard-bucket-collectives --dshard-verify-local --dshard-form-kernels --dshard-schedule --dshard-verify-schedule | FileCheck %s
 // RUN: dshard-interpret %s --against %t.train.mlir --against %t.resolved.mlir --entry run --random-inputs
 

@@ -1,6 +1,7 @@
 //===- Weights.cpp - States of parameters, and their loading --------------===//
 
 #include "Weights.h"
+#include "dshard/Dialect/DShard/IR/Interleave.h"
 #include "dshard/Runtime/Cpu/Gemm.h"
 #include "dshard/Transforms/Local/Calls.h"
 #include "llvm/ADT/MapVector.h"
@@ -17,9 +18,55 @@ static ::dshard::plan::DataType gemmType(Type type) {
                          : ::dshard::plan::DataType::f16;
 }
 
+/// The permutation of `op`, if it is a transpose of its one operand and a
+/// reshape to [first dim, the others]: a convolution's weights as a matrix.
+static ArrayRef<int64_t> detectMatrixOf(FusedOp op) {
+  Block &body = op.getBody().front();
+  if (op->getNumOperands() != 1 || op->getNumResults() != 1 ||
+      llvm::range_size(body) != 3)
+    return {};
+  auto transpose = dyn_cast<TransposeOp>(body.front());
+  auto reshape = body.getTerminator()->getOperand(0).getDefiningOp<ReshapeOp>();
+  if (!transpose || !reshape || transpose.getInput() != body.getArgument(0) ||
+      reshape.getInput() != transpose.getResult() ||
+      transpose.getPermutation().front() != 0)
+    return {};
+  auto matrix = cast<RankedTensorType>(reshape.getType());
+  return matrix.getRank() == 2 &&
+                 matrix.getDimSize(0) ==
+                     cast<RankedTensorType>(transpose.getType()).getDimSize(0)
+             ? transpose.getPermutation()
+             : ArrayRef<int64_t>();
+}
+
 /// How a use of a parameter can read a packed operand, if it can.
 static std::optional<PackedForm> packedForm(OpOperand &use) {
   auto fused = dyn_cast<FusedOp>(use.getOwner());
+  if (fused && !fused->hasAttr(callAttrName)) {
+    ArrayRef<int64_t> permutation = detectMatrixOf(fused);
+    if (permutation.empty() || !fused.getResult(0).hasOneUse())
+      return std::nullopt;
+    auto form = packedForm(*fused.getResult(0).use_begin());
+    if (!form || !form->transposed || form->groups || !form->rows.empty())
+      return std::nullopt;
+    form->rows.assign(permutation.begin() + 1, permutation.end());
+    return form;
+  }
+  if (fused && fused->getAttr(callAttrName) ==
+                   StringAttr::get(fused.getContext(), "grouped_matmul")) {
+    auto grouped = cast<GroupedMatMulOp>(fused.getBody().front().front());
+    auto type = grouped.getWeights().getType();
+    if (grouped.getWeights() !=
+            fused.getBody().getArgument(use.getOperandNumber()) ||
+        !grouped.getWeights().hasOneUse())
+      return std::nullopt;
+    bool transposed = grouped.getTransposeWeights();
+    return PackedForm{type.getDimSize(transposed ? 2 : 1),
+                      type.getDimSize(transposed ? 1 : 2),
+                      transposed,
+                      type.getDimSize(0),
+                      {}};
+  }
   if (!fused || fused->getAttr(callAttrName) !=
                     StringAttr::get(fused.getContext(), "matmul"))
     return std::nullopt;
@@ -29,10 +76,18 @@ static std::optional<PackedForm> packedForm(OpOperand &use) {
   auto matmul = *body.getOps<MatMulOp>().begin();
   FailureOr<MatMulCall> call = matchMatMul(matmul);
   if (failed(call) || call->rhs.root != inside || call->lhs.root == inside ||
-      !inside.hasOneUse() || call->batch != 1 || local.getRank() != 2)
+      !inside.hasOneUse() || call->batch != 1 || local.getRank() < 2)
     return std::nullopt;
   ArrayRef<int64_t> shape = local.getShape();
-  PackedForm form{call->k, call->n, call->transposeRhs};
+  PackedForm form{call->k, call->n, call->transposeRhs, 0, {}};
+  if (local.getRank() > 2) {
+    for (int64_t d = 1; d < local.getRank(); ++d)
+      form.rows.push_back(d);
+    bool suits = form.transposed && shape[0] == form.n &&
+                 local.getNumElements() == form.n * form.k &&
+                 (call->ldb == form.k || form.n == 1);
+    return suits ? std::optional(form) : std::nullopt;
+  }
   bool suits = form.transposed ? shape[0] == form.n && shape[1] == form.k &&
                                      (call->ldb == form.k || form.n == 1)
                                : shape[0] == form.k && shape[1] == form.n &&
@@ -96,6 +151,8 @@ static std::string describe(BlockArgument argument) {
       function.getArgAttrOfType<ShardingAttr>(number, shardingAttrName);
   if (sharding && !sharding.isReplicated())
     stream << " sharded " << sharding;
+  if (Attribute order = function.getArgAttr(number, interleaveAttrName))
+    stream << " interleaved " << order;
   return text;
 }
 
@@ -163,6 +220,9 @@ LogicalResult Weights::addGroup(StringRef name, const Group &group) {
     state.stage = stageOf(first);
     // Names are unique: a second stage that holds a parameter says so.
     state.name = name.str();
+    // Not what the file has under this name.
+    if (function.getArgAttr(number, interleaveAttrName))
+      state.name += " (interleaved)";
     if (names.contains(state.name) && !(packed && anyPlain))
       state.name += " (stage " + std::to_string(state.stage) + ")";
     if (packed && anyPlain)
@@ -171,7 +231,8 @@ LogicalResult Weights::addGroup(StringRef name, const Group &group) {
     state.size = bytesOf(local);
     if (packed) {
       state.form = *form;
-      state.size = ::dshard::cpu::packedBytes(form->k, form->n,
+      state.size = std::max<int64_t>(form->groups, 1) *
+                   ::dshard::cpu::packedBytes(form->k, form->n,
                                               gemmType(local.getElementType()));
     }
     state.index = plan.addState(
@@ -227,6 +288,17 @@ LogicalResult Weights::addStates() {
   return success();
 }
 
+OpOperand *Weights::packedUse(OpOperand &operand) const {
+  if (isReadOnly(operand.get()))
+    return &operand;
+  auto fused = operand.get().getDefiningOp<FusedOp>();
+  if (!fused || fused->getNumOperands() != 1 ||
+      !isReadOnly(fused->getOperand(0)))
+    return nullptr;
+  const WeightState *state = find(fused->getOpOperand(0));
+  return state && state->packed ? &fused->getOpOperand(0) : nullptr;
+}
+
 const WeightState *Weights::find(OpOperand &use) const {
   auto argument = cast<BlockArgument>(use.get());
   auto found = byKey.find(keyOf(argument));
@@ -272,17 +344,32 @@ LogicalResult Weights::buildOne(OpBuilder &builder, const WeightState &state) {
   origin.path = builder.getStringAttr(weight.getName().getValue());
   origin.part = PartAttr::get(builder.getContext(), Part::forward);
 
-  /// Elements [at, at + sizes) of the local tensor (local dims) into `out`,
-  /// whose dim i is local dim order[i].
-  auto slice = [&](Value out, ArrayRef<int64_t> at, ArrayRef<int64_t> sizes,
-                   ArrayRef<int64_t> order) {
+  std::optional<Interleave> interleave =
+      getInterleave(functionOf(argument), argument.getArgNumber());
+  auto axesOf = [&](int64_t dim) {
+    return sharding ? sharding.getDims()[dim].getAxes()
+                    : ArrayRef<AxisRefAttr>();
+  };
+  /// The file's position of `at` of the local dim, for each rank.
+  auto beginOf = [&](int64_t dim, int64_t at) {
+    ArrayRef<AxisRefAttr> axes = axesOf(dim);
+    int64_t extent = local.getDimSize(dim);
+    if (!interleave || interleave->dim != dim)
+      return plan.shardBegin(axes, extent, at);
+    return plan.rankValue([&](int64_t rank) {
+      int64_t index = axes.empty() ? 0 : plan.getMesh().getIndexIn(rank, axes);
+      return interleave->getStored(index * extent + at);
+    });
+  };
+
+  /// Elements [at, at + sizes) of the local tensor (local dims), which lie side
+  /// by side in the file, to `to` of `out`, whose dim i is local dim order[i].
+  auto sliceRun = [&](Value out, ArrayRef<int64_t> at, ArrayRef<int64_t> sizes,
+                      ArrayRef<int64_t> order, ArrayRef<int64_t> to) {
     SmallVector<Attribute> values = {plan.literal(source), plan.literal(rank)};
     for (int64_t d = 0; d < rank; ++d) {
-      int64_t to = localDim[d], extent = local.getDimSize(to);
-      ArrayRef<AxisRefAttr> axes;
-      if (sharding)
-        axes = sharding.getDims()[to].getAxes();
-      values.push_back(plan.shardBegin(axes, extent, at[to]));
+      int64_t own = localDim[d];
+      values.push_back(beginOf(own, at[own]));
     }
     for (int64_t d = 0; d < rank; ++d)
       values.push_back(plan.literal(sizes[localDim[d]]));
@@ -290,10 +377,41 @@ LogicalResult Weights::buildOne(OpBuilder &builder, const WeightState &state) {
       for (int64_t d = 0; d < rank; ++d)
         if (localDim[d] == order[i])
           values.push_back(plan.literal(d));
-    for (int64_t d = 0; d < rank; ++d)
-      values.push_back(plan.literal(0));
+    for (int64_t i = 0; i < rank; ++i)
+      values.push_back(plan.literal(to[order[i]]));
     plan::createInstruction(builder, loc, InstructionKind::LOAD_SLICE, {{out}},
                             values, origin);
+  };
+  /// The same of any elements, to the beginning of `out`.
+  auto slice = [&](Value out, ArrayRef<int64_t> at, ArrayRef<int64_t> sizes,
+                   ArrayRef<int64_t> order) {
+    SmallVector<int64_t> begins(at), counts(sizes), to(rank, 0);
+    if (!interleave)
+      return sliceRun(out, begins, counts, order, to);
+    int64_t dim = interleave->dim, extent = local.getDimSize(dim),
+            end = at[dim] + sizes[dim], grain = interleave->getGrain(extent),
+            shards = plan.getMesh().getSize(axesOf(dim));
+    // Whether no rank has to jump in the file at the local position.
+    auto goesOn = [&](int64_t position) {
+      for (int64_t shard = 0; shard < shards; ++shard) {
+        int64_t index = shard * extent + position;
+        if (interleave->getStored(index) !=
+            interleave->getStored(index - 1) + 1)
+          return false;
+      }
+      return true;
+    };
+    for (int64_t begin = at[dim]; begin < end;) {
+      int64_t next = (begin / grain + 1) * grain;
+      while (next < end && goesOn(next))
+        next += grain;
+      next = std::min(next, end);
+      begins[dim] = begin;
+      counts[dim] = next - begin;
+      to[dim] = begin - at[dim];
+      sliceRun(out, begins, counts, order, to);
+      begin = next;
+    }
   };
   auto stateBuffer = [&](RankedTensorType type) {
     return createBuffer(builder, loc, state.name, state.index, state.size,
@@ -315,25 +433,51 @@ LogicalResult Weights::buildOne(OpBuilder &builder, const WeightState &state) {
                                                       ::dshard::cpu::gemmPanel *
                                                       ::dshard::cpu::gemmPanel);
   DenseMap<int64_t, Value> staging;
-  for (int64_t column = 0; column < form.n; column += band) {
-    int64_t count = std::min(band, form.n - column);
-    Value &stage = staging[count];
-    if (!stage) {
-      auto type =
-          RankedTensorType::get({form.k, count}, local.getElementType());
-      stage = createBuffer(builder, loc, "staging", std::nullopt, bytesOf(type),
-                           type);
+  int64_t panel = ::dshard::cpu::gemmPanel,
+          padded = (form.n + panel - 1) / panel * panel;
+  int64_t groups = std::max<int64_t>(form.groups, 1);
+  int64_t total = (groups - 1) * padded + form.n;
+  for (int64_t group = 0; group < groups; ++group)
+    for (int64_t column = 0; column < form.n; column += band) {
+      int64_t count = std::min(band, form.n - column);
+      SmallVector<int64_t> shape = {form.k, count}, order = {0, 1},
+                           at = {0, column}, sizes = {form.k, count};
+      if (form.transposed) {
+        order = {1, 0};
+        at = {column, 0};
+        sizes = {count, form.k};
+      }
+      if (!form.rows.empty()) {
+        order = form.rows;
+        shape.clear();
+        sizes.assign(local.getShape().begin(), local.getShape().end());
+        for (int64_t d : form.rows)
+          shape.push_back(local.getDimSize(d));
+        order.push_back(0);
+        shape.push_back(count);
+        at.assign(rank, 0);
+        at[0] = column;
+        sizes[0] = count;
+      }
+      if (form.groups) {
+        order = {0, order[0] + 1, order[1] + 1};
+        shape.insert(shape.begin(), 1);
+        at.insert(at.begin(), group);
+        sizes.insert(sizes.begin(), 1);
+      }
+      Value &stage = staging[count];
+      if (!stage) {
+        auto type = RankedTensorType::get(shape, local.getElementType());
+        stage = createBuffer(builder, loc, "staging", std::nullopt,
+                             bytesOf(type), type);
+      }
+      slice(stage, at, sizes, order);
+      plan::createInstruction(
+          builder, loc, InstructionKind::PACK_RHS, {{stage}, {out}},
+          {plan.literal(form.k), plan.literal(count),
+           plan.literal(group * padded + column), plan.literal(total)},
+          origin);
     }
-    if (form.transposed)
-      slice(stage, {column, 0}, {count, form.k}, {1, 0});
-    else
-      slice(stage, {0, column}, {form.k, count}, {0, 1});
-    plan::createInstruction(builder, loc, InstructionKind::PACK_RHS,
-                            {{stage}, {out}},
-                            {plan.literal(form.k), plan.literal(count),
-                             plan.literal(column), plan.literal(form.n)},
-                            origin);
-  }
   return success();
 }
 

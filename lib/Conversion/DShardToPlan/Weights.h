@@ -13,12 +13,17 @@
 
 namespace mlir::dshard {
 
-/// A rhs that the load program packs: the local parameter is [k, n], or [n, k].
+/// A rhs that the load program packs: the local parameter is [k, n], or [n, k],
+/// or `groups` of these, or [n, ...] whose other dims in some order are k (a
+/// convolution's weights).
 struct PackedForm {
   int64_t k = 0, n = 0;
   bool transposed = false;
+  int64_t groups = 0;        ///< 0: one matrix
+  SmallVector<int64_t> rows; ///< the dims of k, major to minor; empty: 2 dims
   bool operator==(const PackedForm &other) const {
-    return k == other.k && n == other.n && transposed == other.transposed;
+    return k == other.k && n == other.n && transposed == other.transposed &&
+           groups == other.groups && rows == other.rows;
   }
 };
 
@@ -60,6 +65,10 @@ public:
   static bool isReadOnly(Value value) {
     return isState(value) && resultOf(cast<BlockArgument>(value)) < 0;
   }
+  /// The use of such an argument behind an operand of a product that is the
+  /// argument, or that argument with its dims in another order, which `load`
+  /// does where it packs; null if it is neither.
+  OpOperand *packedUse(OpOperand &operand) const;
   /// The state that a use of such an argument reads.
   const WeightState *find(OpOperand &use) const;
   /// The plain state of an argument; null if it has none.

@@ -38,8 +38,16 @@ def TensorParallelPass : Pass<"dshard-tensor-parallel", "::mlir::ModuleOp"> {
     number of them.
 
     Without `plan` and with tp > 1 the built-in plan (llama, default, gpt2, neox,
-    opt, bert, t5, vit, genai) whose keys match most modules is used, and named in
-    a remark.
+    opt, bert, t5, vit, resnet, resnet-bottleneck, genai) whose keys match most
+    modules is used, and named in a remark.
+
+    A convolution is a product, too: colwise shards its output channels, rowwise
+    its input channels, both the groups of one in groups. Of a block-quantised
+    weight (MatMulNBits) data, scales and zero points are sharded together:
+    colwise by columns, rowwise by whole blocks.
+
+    A built-in plan leaves the projections of an attention whose heads tp does not
+    divide whole, with a remark, if it divides those of another one (SegFormer).
 
     **Constraints**
     - (tensor_parallel_c1) the module has a mesh.
@@ -49,13 +57,44 @@ def TensorParallelPass : Pass<"dshard-tensor-parallel", "::mlir::ModuleOp"> {
       Embedding.
     - (tensor_parallel_c4) tp divides the query heads; it divides the KV heads or
       they divide tp.
-    - (tensor_parallel_c5) tp divides the features (the vocabulary is padded by
-      `dshard-pad` instead).
+    - (tensor_parallel_c5) tp divides the features, channels, groups or blocks (the
+      vocabulary is padded by `dshard-pad` instead; a quantised one stays whole
+      under a built-in plan).
     - (tensor_parallel_c6) a weight of several modules is sharded alike by all.
     - (tensor_parallel_c7) sequence_parallel is refused: it is not built yet.
   }];
   let options = [Option<"plan", "plan", "std::string", /*default=*/"\"\"",
                         "name of a built-in plan, or a JSON file">];
+  let dependentDialects = ["::mlir::dshard::DShardDialect"];
+}
+
+def InterleaveProjectionsPass
+    : Pass<"dshard-interleave-projections", "::mlir::ModuleOp"> {
+  let summary = "deal out the segments of fused projections by rank";
+  let description = [{
+    Runs after `dshard-tensor-parallel`. A column-parallel product whose result is
+    only cut into slices of its last dim is several projections side by side: GPT-2's
+    [q | k | v], Phi-3's [gate | up]. Even shards of it would hold one rank's q and
+    another's k, and be gathered. So the weight and the bias are given the order
+    [q0 k0 v0 | q1 k1 v1] for tp=2, which `load` reads them in
+    (`dshard.interleave = {dim, parts, sizes}` on the argument: the sizes of the
+    file's segments, of which each rank has a part), and the slices are taken of
+    each part:
+
+    ```
+    %r = dshard.reshape %qkv : tensor<2x12x192xf32> to tensor<2x12x2x96xf32>
+    %s = dshard.slice %r     : the k of each part,     tensor<2x12x2x32xf32>
+    %k = dshard.reshape %s   : tensor<2x12x64xf32>
+    ```
+
+    The program means the same; no collective is left between the product and the
+    attention. What is no such product stays as it is: one whose weight something
+    else reads (a training step: its gradient and update keep the file's order, and
+    the product is gathered), or whose segments or heads tp does not divide.
+
+    **Constraints**
+    - (interleave_projections_c1) all entry points that hold the weight use it so.
+  }];
   let dependentDialects = ["::mlir::dshard::DShardDialect"];
 }
 
@@ -70,7 +109,13 @@ def SequenceParallelPass : Pass<"dshard-sequence-parallel", "::mlir::ModuleOp"> 
     for all the products that share it.
 
     The sequence dim is dim 1 of an integer input, or the one called `seq` in
-    `dshard.dim_names`; it is followed through the program by the ops' rules.
+    `dshard.dim_names`; where no input has one (pictures, sounds) it is the rows of
+    the attentions: patches, frames. It is followed through the program by the ops'
+    rules. Outputs without one (of convolutions, of a pooled token) stay whole, as
+    without the flag; a remark says how many and names some. A length that no input
+    has and tp does not divide (197 tokens) is padded with zeros between the
+    row-parallel products and the next column-parallel ones, and cropped where it
+    is read otherwise.
 
     Example: the result of `model.layers.*.mlp.down_proj` goes from `[{?}, {?}, {} ]`
     to `[{?}, {"tp"}, {} ]`.
@@ -78,8 +123,7 @@ def SequenceParallelPass : Pass<"dshard-sequence-parallel", "::mlir::ModuleOp"> 
     **Constraints**
     - (sequence_parallel_c1) tp > 1.
     - (sequence_parallel_c2) the plan has a row-parallel module.
-    - (sequence_parallel_c3) the output of each has a sequence dim.
-    - (sequence_parallel_c4) tp divides the sequence.
+    - (sequence_parallel_c4) tp divides a sequence whose length an input has.
   }];
   let dependentDialects = ["::mlir::dshard::DShardDialect"];
 }

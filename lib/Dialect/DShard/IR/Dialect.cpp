@@ -1,6 +1,7 @@
 //===- Dialect.cpp - Discardable attributes of the dialect ----------------===//
 
 #include "dshard/Dialect/DShard/IR/DShardOps.h"
+#include "dshard/Dialect/DShard/IR/Interleave.h"
 #include "dshard/Dialect/DShard/IR/WeightNames.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
 
@@ -163,12 +164,14 @@ DShardDialect::verifyOperationAttribute(Operation *op,
   if (name == callAttrName) {
     auto call = dyn_cast<StringAttr>(attribute.getValue());
     if (!isa<FusedOp>(op) || !call ||
-        !llvm::is_contained({"matmul", "attention", "attention_grad"},
+        !llvm::is_contained({"matmul", "grouped_matmul", "grouped_weight_grad",
+                             "attention", "attention_grad"},
                             call.getValue()))
       return op->emitError()
              << name << " is " << attribute.getValue()
              << "; it belongs to a dshard.fused and is \"matmul\", "
-                "\"attention\" or \"attention_grad\"";
+                "\"grouped_matmul\", \"grouped_weight_grad\", \"attention\" or "
+                "\"attention_grad\"";
     return success();
   }
   if (name == contextMethodAttrName) {
@@ -278,6 +281,19 @@ static LogicalResult verifyValueAttribute(Operation *op, Type type,
                            << attribute.getValue() << ", expected a dim of "
                            << type;
   }
+  if (name == interleaveAttrName) {
+    auto tensor = dyn_cast<RankedTensorType>(type);
+    if (auto global = siblings.getAs<TypeAttr>(globalAttrName))
+      tensor = dyn_cast<RankedTensorType>(global.getValue());
+    if (tensor && siblings.get(weightAttrName) &&
+        parseInterleave(attribute.getValue(), tensor))
+      return success();
+    return op->emitError() << what << ": " << name << " is "
+                           << attribute.getValue()
+                           << ", expected {dim, parts, sizes} of a weight of "
+                           << (tensor ? Type(tensor) : type)
+                           << ", with sizes that parts divides";
+  }
   if (name == originAttrName)
     return expect<OriginAttr>(op, attribute, "a #dshard.origin");
   if (name == indexAttrName)
@@ -294,7 +310,8 @@ static LogicalResult verifyValueAttribute(Operation *op, Type type,
          << "; known are dshard.sharding, dshard.role, dshard.weight, "
             "dshard.global, dshard.state, dshard.state_of, dshard.scalar, "
             "dshard.name, dshard.dim_names, dshard.finite, dshard.range, "
-            "dshard.layout, dshard.layout_dim, dshard.index, "
+            "dshard.layout, dshard.layout_dim, dshard.interleave, "
+            "dshard.index, "
             "dshard.micro_batched, dshard.origin, dshard.is_parameter";
 }
 
