@@ -1,6 +1,8 @@
 //===- ApplyStyle.cpp - Modules of a program, and styles on them ----------===//
 
 #include "ApplyStyle.h"
+#include "Parameters.h"
+#include "dshard/Dialect/DShard/IR/DShardBuilder.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/SetVector.h"
 #include <set>
@@ -17,6 +19,30 @@ static StringRef pathOf(Operation *op) {
 // Modules
 //===----------------------------------------------------------------------===//
 
+/// Experts are parameters of one module, not modules: their products are listed
+/// under the parameter's name, or what it would be.
+static std::string expertPath(func::FuncOp function, GroupedMatMulOp op) {
+  StringRef path = pathOf(op);
+  if (auto argument = dyn_cast<BlockArgument>(op.getWeights()))
+    if (auto weight = function.getArgAttrOfType<WeightAttr>(
+            argument.getArgNumber(), weightAttrName)) {
+      StringRef name = weight.getName().getValue();
+      if (name.starts_with(path) && name.size() > path.size())
+        return name.str();
+    }
+  // What another product of the module reads comes first.
+  SmallVector<Value> values = {op.getResult()};
+  llvm::DenseSet<Operation *> seen;
+  while (!values.empty())
+    for (Operation *user : values.pop_back_val().getUsers()) {
+      if (isa<GroupedMatMulOp>(user) && pathOf(user) == path)
+        return (path + ".gate_up_proj").str();
+      if (pathOf(user) == path && seen.insert(user).second)
+        llvm::append_range(values, user->getResults());
+    }
+  return (path + ".down_proj").str();
+}
+
 ModuleTree::ModuleTree(func::FuncOp function) {
   std::set<std::string> found;
   auto add = [&](StringRef path) {
@@ -32,6 +58,12 @@ ModuleTree::ModuleTree(func::FuncOp function) {
       if (!part || part.getValue() == Part::forward)
         ops[path.getValue()].push_back(op);
       add(path.getValue());
+      if (auto experts = dyn_cast<GroupedMatMulOp>(op);
+          experts && (!part || part.getValue() == Part::forward)) {
+        std::string name = expertPath(function, experts);
+        ops[name].push_back(op);
+        add(name);
+      }
     }
   });
   for (unsigned i = 0; i < function.getNumArguments(); ++i)
@@ -92,8 +124,9 @@ mlir::dshard::findHeads(func::FuncOp function) {
 //===----------------------------------------------------------------------===//
 
 StyleWriter::StyleWriter(func::FuncOp function, const ModuleTree &tree,
-                         MeshAttr mesh, StringRef planName)
-    : function(function), tree(tree), mesh(mesh), planName(planName.str()),
+                         MeshAttr mesh, const TensorParallelPlan &plan)
+    : function(function), tree(tree), mesh(mesh), planName(plan.name),
+      isBuiltIn(plan.isBuiltIn),
       tensorAxis(AxisRefAttr::get(function.getContext(), "tp")),
       heads(findHeads(function)) {}
 
@@ -163,12 +196,10 @@ FailureOr<SmallVector<AxisRefAttr>> StyleWriter::axesFor(MatMulOp product,
       function.getContext(), tensorAxis.getName(), /*pre=*/1, /*size=*/kv)};
 }
 
-LogicalResult StyleWriter::shardParameter(const Parameter &parameter,
-                                          int64_t dim,
+LogicalResult StyleWriter::shardParameter(BlockArgument argument, int64_t dim,
                                           ArrayRef<AxisRefAttr> axes,
                                           bool mayPad, const PlanEntry &entry,
                                           StringRef path) {
-  BlockArgument argument = parameter.argument;
   auto type = cast<RankedTensorType>(argument.getType());
   MLIRContext *context = function.getContext();
   std::string name = path.str();
@@ -177,17 +208,16 @@ LogicalResult StyleWriter::shardParameter(const Parameter &parameter,
     name = weight.getName().str();
   SmallVector<DimShardingAttr> dims(type.getRank(),
                                     DimShardingAttr::get(context, {}, false));
-  // No dim: replicated.
   if (dim >= 0) {
-    int64_t own = parameter.dims[dim], size = type.getDimSize(own);
+    int64_t size = type.getDimSize(dim);
     if (!mayPad && !divides(size, axes))
       return emitError(argument.getLoc())
-             << path << ": dim " << own << " of size " << size << " of '"
+             << path << ": dim " << dim << " of size " << size << " of '"
              << name << "' is not divisible by " << describe(axes) << " ("
              << entry.key << " = " << entry.styleName
              << "); choose a tp that divides it, or leave the module out of "
                 "the plan";
-    dims[own] = DimShardingAttr::get(context, axes, false);
+    dims[dim] = DimShardingAttr::get(context, axes, false);
   }
   auto sharding = ShardingAttr::get(context, dims, {}, ReductionKind::sum);
   std::string owner = entry.key + " = " + entry.styleName;
@@ -200,6 +230,39 @@ LogicalResult StyleWriter::shardParameter(const Parameter &parameter,
   owners.try_emplace(argument, owner);
   setSharding(argument, sharding);
   function.setArgAttr(argument.getArgNumber(), originAttrName, originOf(entry));
+  return success();
+}
+
+LogicalResult StyleWriter::shardWeight(Value value, int64_t dim,
+                                       ArrayRef<AxisRefAttr> axes, bool mayPad,
+                                       const PlanEntry &entry, StringRef path) {
+  SmallVector<ParameterDim> parameters = findParameterDims(value, dim);
+  if (parameters.empty())
+    return emitError(value.getLoc())
+           << path << ": dim " << dim
+           << " of its weight is no whole dim of a parameter (blocks of a "
+              "quantised one are not cut), so that "
+           << entry.key << " = " << entry.styleName
+           << " has nothing to shard; leave the module out of the plan";
+  // Packed data comes first. Zero points of a block may share a byte with the
+  // next one's; they are small, and then whole on every rank.
+  for (const ParameterDim &parameter : parameters) {
+    auto type = cast<RankedTensorType>(parameter.argument.getType());
+    bool isWhole = parameter.argument != parameters.front().argument &&
+                   !divides(type.getDimSize(parameter.dim), axes);
+    if (failed(shardParameter(parameter.argument, isWhole ? -1 : parameter.dim,
+                              axes, mayPad, entry, path)))
+      return failure();
+  }
+  // Of merged dims (groups and their channels) the major one is dealt out.
+  int64_t size = cast<RankedTensorType>(value.getType()).getDimSize(dim);
+  if (!mayPad && !divides(size, axes))
+    return emitError(value.getLoc())
+           << path << ": dim " << dim << " of size " << size
+           << " of its weight is not divisible by " << describe(axes) << " ("
+           << entry.key << " = " << entry.styleName
+           << "); choose a tp that divides it, or leave the module out of the "
+              "plan";
   return success();
 }
 
@@ -255,10 +318,61 @@ static bool isReturned(Value value) {
   });
 }
 
+/// The last dims of `value`, in front of the reshape that merged them: taps and
+/// channels of a convolution. Null if it is no such one.
+static ReshapeOp findTaps(Value value, int64_t dims) {
+  auto reshape = value.getDefiningOp<ReshapeOp>();
+  if (!reshape)
+    return {};
+  ArrayRef<int64_t> from = reshape.getInput().getType().getShape(),
+                    to = reshape.getResult().getType().getShape();
+  int64_t rest = static_cast<int64_t>(from.size()) - dims;
+  return dims > 1 && rest >= 0 && from.take_front(rest) == to.drop_back()
+             ? reshape
+             : ReshapeOp();
+}
+
+/// A convolution's product contracts taps and channels, the channels minor.
+/// Sharded they have to be major, in windows and weight alike.
+static void moveChannelsFirst(MatMulOp product) {
+  if (!product.getTransposeRhs() || product.getTransposeLhs())
+    return;
+  auto weight = product.getRhs().getDefiningOp<ReshapeOp>();
+  if (!weight)
+    return;
+  int64_t dims = weight.getInput().getType().getRank() - 1;
+  // A filter is stored as [outputs, channels, taps...].
+  SmallVector<ParameterDim> channels =
+      findParameterDims(weight.getInput(), dims);
+  if (channels.size() != 1 || channels[0].dim != 1)
+    return;
+  weight = findTaps(weight.getResult(), dims);
+  ReshapeOp windows = findTaps(product.getLhs(), dims);
+  if (!weight || !windows ||
+      weight.getInput().getType().getShape().take_back(dims) !=
+          windows.getInput().getType().getShape().take_back(dims))
+    return;
+  OpBuilder builder(product);
+  DShardBuilder make(builder, product);
+  auto move = [&](ReshapeOp reshape) {
+    int64_t rank = reshape.getInput().getType().getRank();
+    SmallVector<int64_t> permutation =
+        llvm::to_vector(llvm::seq<int64_t>(0, rank - dims));
+    permutation.push_back(rank - 1);
+    for (int64_t dim = rank - dims; dim < rank - 1; ++dim)
+      permutation.push_back(dim);
+    return make.reshape(make.transpose(reshape.getInput(), permutation),
+                        reshape.getResult().getType().getShape());
+  };
+  product->setOperands({move(windows), move(weight)});
+}
+
 LogicalResult StyleWriter::applyLinear(const PlanEntry &entry, StringRef path,
                                        MatMulOp product) {
-  Parameter weight = *findParameter(product.getRhs());
-  auto type = cast<RankedTensorType>(product.getRhs().getType());
+  if (entry.style == Style::rowwise)
+    moveChannelsFirst(product);
+  Value weight = product.getRhs();
+  auto type = cast<RankedTensorType>(weight.getType());
   int64_t rank = type.getRank();
   int64_t outDim = product.getTransposeRhs() ? rank - 2 : rank - 1;
   int64_t inDim = product.getTransposeRhs() ? rank - 1 : rank - 2;
@@ -268,6 +382,10 @@ LogicalResult StyleWriter::applyLinear(const PlanEntry &entry, StringRef path,
     return emitError(product.getLoc())
            << path << ": 'in' of " << entry.key << " is not supported for "
            << entry.styleName << "; leave it out";
+  int64_t weightDim = columns ? outDim : inDim;
+  // A convolution in groups: each rank has some groups, their inputs and
+  // outputs.
+  bool isGrouped = rank > 2 && findParameterDims(weight, outDim).empty();
 
   SmallVector<AxisRefAttr> axes = {tensorAxis};
   if (columns) {
@@ -277,9 +395,25 @@ LogicalResult StyleWriter::applyLinear(const PlanEntry &entry, StringRef path,
     axes = *found;
   }
   Value result = product.getResult();
-  bool mayPad = columns && isReturned(result);
-  if (failed(shardParameter(weight, columns ? outDim : inDim, axes, mayPad,
-                            entry, path)))
+  if (isGrouped) {
+    if (failed(shardWeight(weight, rank - 3, axes, false, entry, path)))
+      return failure();
+    int64_t groups = cast<RankedTensorType>(result.getType()).getRank() - 3;
+    return shardResult(result, columns ? TpLayout{groups} : *entry.out, axes,
+                       entry, path);
+  }
+  bool isReturnedColumn = columns && isReturned(result);
+  // Packed blocks are not padded.
+  bool mayPad = isReturnedColumn && findParameter(weight);
+  if (isReturnedColumn && !mayPad && isBuiltIn &&
+      !divides(type.getDimSize(outDim), axes)) {
+    emitRemark(product.getLoc())
+        << path << ": its " << type.getDimSize(outDim)
+        << " quantised output features are not divisible by " << describe(axes)
+        << "; every rank computes them all";
+    return success();
+  }
+  if (failed(shardWeight(weight, weightDim, axes, mayPad, entry, path)))
     return failure();
   // A vocabulary that is padded later has no sharding to promise yet.
   bool isPadded = mayPad && !divides(type.getDimSize(outDim), axes);
@@ -299,8 +433,8 @@ LogicalResult StyleWriter::applyLinear(const PlanEntry &entry, StringRef path,
     bool shards =
         columns &&
         cast<RankedTensorType>(other.getType()).getDimSize(biasDim) != 1;
-    if (failed(shardParameter(*bias, shards ? biasDim : -1, axes, mayPad, entry,
-                              path)))
+    if (failed(shardParameter(bias->argument, shards ? bias->dims[biasDim] : -1,
+                              axes, mayPad, entry, path)))
       return failure();
     if (!isPadded &&
         failed(shardResult(add.getResult(), *entry.out, axes, entry, path)))
@@ -309,8 +443,44 @@ LogicalResult StyleWriter::applyLinear(const PlanEntry &entry, StringRef path,
   return success();
 }
 
+/// Each expert's matrix as that of a Linear.
+LogicalResult StyleWriter::applyExperts(const PlanEntry &entry, StringRef path,
+                                        GroupedMatMulOp product) {
+  if (entry.in && entry.in->shardedDim)
+    return emitError(product.getLoc())
+           << path << ": 'in' of " << entry.key
+           << " is not supported for experts; leave it out";
+  bool columns = entry.style == Style::colwise;
+  int64_t dim = columns == product.getTransposeWeights() ? 1 : 2;
+  if (failed(shardWeight(product.getWeights(), dim, tensorAxis,
+                         /*mayPad=*/false, entry, path)))
+    return failure();
+  return shardResult(product.getResult(), *entry.out, tensorAxis, entry, path);
+}
+
+/// One of the look-ups (data, scales, zero points) in a table that is
+/// dequantised behind them.
+static bool isQuantisedLookup(GatherOp lookup) {
+  auto isPacked = [](GatherOp op) {
+    return !isa<FloatType>(op.getInput().getType().getElementType());
+  };
+  return isPacked(lookup) ||
+         llvm::any_of(lookup.getIndices().getUsers(), [&](Operation *user) {
+           auto other = dyn_cast<GatherOp>(user);
+           return other && pathOf(other) == pathOf(lookup) && isPacked(other);
+         });
+}
+
 LogicalResult StyleWriter::applyEmbedding(const PlanEntry &entry,
                                           StringRef path, GatherOp lookup) {
+  if (isQuantisedLookup(lookup)) {
+    if (!isBuiltIn)
+      return emitError(lookup.getLoc())
+             << path << ": " << entry.key << " = " << entry.styleName
+             << " is not supported for a block-quantised table; leave the "
+                "module out of the plan";
+    return success();
+  }
   Parameter table = *findParameter(lookup.getInput());
   bool columns = entry.style == Style::colwise;
   int64_t hidden =
@@ -320,8 +490,9 @@ LogicalResult StyleWriter::applyEmbedding(const PlanEntry &entry,
     return emitError(lookup.getLoc())
            << path << ": 'in' of " << entry.key
            << " is not supported for an embedding; leave it out";
-  if (failed(shardParameter(table, columns ? hidden : vocabulary, tensorAxis,
-                            /*mayPad=*/!columns, entry, path)))
+  if (failed(shardParameter(table.argument,
+                            table.dims[columns ? hidden : vocabulary],
+                            tensorAxis, /*mayPad=*/!columns, entry, path)))
     return failure();
   return shardResult(lookup.getResult(), *entry.out, tensorAxis, entry, path);
 }
@@ -331,7 +502,8 @@ LogicalResult StyleWriter::replicateParameters(const PlanEntry &entry,
   for (Operation *op : tree.opsOf(path))
     for (Value operand : op->getOperands())
       if (std::optional<Parameter> parameter = findParameter(operand))
-        if (failed(shardParameter(*parameter, -1, {}, false, entry, path)))
+        if (failed(shardParameter(parameter->argument, -1, {}, false, entry,
+                                  path)))
           return failure();
   return success();
 }
@@ -390,11 +562,54 @@ LogicalResult StyleWriter::checkQueryHeads(const PlanEntry &entry,
   return success();
 }
 
+bool StyleWriter::hasWeight(MatMulOp product) {
+  Value weight = product.getRhs();
+  int64_t rank = cast<RankedTensorType>(weight.getType()).getRank();
+  return !findParameterDims(weight, rank - 1).empty() ||
+         !findParameterDims(weight, rank - 2).empty();
+}
+
+/// The nearest products that `value` is multiplied by a weight in.
+static void findConsumers(Value value, SetVector<Operation *> &found) {
+  for (Operation *user : value.getUsers()) {
+    if (isa<MatMulOp>(user))
+      found.insert(user);
+    else if (isa<TransposeOp, ReshapeOp, CastOp, MulOp>(user))
+      findConsumers(user->getResult(0), found);
+  }
+}
+
+llvm::StringSet<> StyleWriter::findUndividedProjections() {
+  int64_t ranks = mesh.getAxisSize("tp");
+  llvm::StringSet<> paths;
+  bool isAnyDivided = false;
+  function.walk([&](AttentionOp attention) {
+    auto count = [](Value value) {
+      return cast<RankedTensorType>(value.getType()).getDimSize(1);
+    };
+    int64_t kv = count(attention.getKey());
+    if (count(attention.getQuery()) % ranks == 0 &&
+        (kv % ranks == 0 || ranks % kv == 0)) {
+      isAnyDivided = true;
+      return;
+    }
+    SetVector<Operation *> found;
+    llvm::DenseSet<Operation *> visited;
+    for (Value value :
+         {attention.getQuery(), attention.getKey(), attention.getValue()})
+      findProjections(value, found, visited);
+    findConsumers(attention.getResult(), found);
+    for (Operation *op : found)
+      paths.insert(pathOf(op));
+  });
+  return isAnyDivided ? paths : llvm::StringSet<>();
+}
+
 bool StyleWriter::hasLayer(StringRef path) {
   return llvm::any_of(tree.opsOf(path), [&](Operation *op) {
     auto product = dyn_cast<MatMulOp>(op);
     auto lookup = dyn_cast<GatherOp>(op);
-    return (product && findParameter(product.getRhs())) ||
+    return (product && hasWeight(product)) || isa<GroupedMatMulOp>(op) ||
            (lookup && findParameter(lookup.getInput()));
   });
 }
@@ -412,10 +627,13 @@ LogicalResult StyleWriter::apply(const PlanEntry &entry, StringRef path) {
   }
   bool found = false;
   for (Operation *op : tree.opsOf(path)) {
-    if (auto product = dyn_cast<MatMulOp>(op);
-        product && findParameter(product.getRhs())) {
+    if (auto product = dyn_cast<MatMulOp>(op); product && hasWeight(product)) {
       found = true;
       if (failed(applyLinear(entry, path, product)))
+        return failure();
+    } else if (auto experts = dyn_cast<GroupedMatMulOp>(op)) {
+      found = true;
+      if (failed(applyExperts(entry, path, experts)))
         return failure();
     } else if (auto lookup = dyn_cast<GatherOp>(op);
                lookup && findParameter(lookup.getInput())) {

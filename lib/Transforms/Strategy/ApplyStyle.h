@@ -6,6 +6,7 @@
 #include "dshard/Dialect/DShard/IR/DShardOps.h"
 #include "llvm/ADT/DenseMap.h"
 #include "llvm/ADT/StringMap.h"
+#include "llvm/ADT/StringSet.h"
 
 namespace mlir::dshard {
 
@@ -38,7 +39,7 @@ llvm::DenseMap<Operation *, HeadCounts> findHeads(func::FuncOp function);
 class StyleWriter {
 public:
   StyleWriter(func::FuncOp function, const ModuleTree &tree, MeshAttr mesh,
-              StringRef planName);
+              const TensorParallelPlan &plan);
   LogicalResult apply(const PlanEntry &entry, StringRef path);
   /// Whether the module has a Linear or an Embedding of its own.
   bool hasLayer(StringRef path);
@@ -46,17 +47,26 @@ public:
   /// suit there says more than KV heads or features that do not divide, so all
   /// modules are checked for it first.
   LogicalResult checkQueryHeads(const PlanEntry &entry, StringRef path);
+  /// Where tp divides the heads of some attentions and not of others (a
+  /// pyramid's first stages have few): the paths of the others' projections.
+  llvm::StringSet<> findUndividedProjections();
 
 private:
-  /// A parameter behind layout-only ops: dim i of the value is dims[i] of it.
+  /// A parameter behind transposes and casts: dim i of the value is dims[i] of
+  /// it.
   struct Parameter {
     BlockArgument argument;
     SmallVector<int64_t> dims;
   };
   std::optional<Parameter> findParameter(Value value);
+  /// Whether the product's right operand is a weight: of a Linear, of a
+  /// convolution, or one that is dequantised.
+  static bool hasWeight(MatMulOp product);
 
   LogicalResult applyLinear(const PlanEntry &entry, StringRef path,
                             MatMulOp product);
+  LogicalResult applyExperts(const PlanEntry &entry, StringRef path,
+                             GroupedMatMulOp product);
   LogicalResult applyEmbedding(const PlanEntry &entry, StringRef path,
                                GatherOp lookup);
   LogicalResult applyPrepare(const PlanEntry &entry, StringRef path);
@@ -65,9 +75,14 @@ private:
   /// tp, or the major part of it that KV heads can be split over; checks
   /// tensor_parallel_c4.
   FailureOr<SmallVector<AxisRefAttr>> axesFor(MatMulOp product, StringRef path);
-  LogicalResult shardParameter(const Parameter &parameter, int64_t dim,
+  /// `dim` < 0: replicated.
+  LogicalResult shardParameter(BlockArgument argument, int64_t dim,
                                ArrayRef<AxisRefAttr> axes, bool mayPad,
                                const PlanEntry &entry, StringRef path);
+  /// The parameters that `value` is computed from, along its dim `dim`.
+  LogicalResult shardWeight(Value value, int64_t dim,
+                            ArrayRef<AxisRefAttr> axes, bool mayPad,
+                            const PlanEntry &entry, StringRef path);
   /// `axes` replace tp where `out` is shard(-1).
   LogicalResult shardResult(Value value, const TpLayout &layout,
                             ArrayRef<AxisRefAttr> axes, const PlanEntry &entry,
@@ -81,6 +96,7 @@ private:
   const ModuleTree &tree;
   MeshAttr mesh;
   std::string planName;
+  bool isBuiltIn;
   AxisRefAttr tensorAxis;
   llvm::DenseMap<Operation *, HeadCounts> heads;
   /// Which entry sharded an argument.

@@ -138,18 +138,33 @@ LogicalResult TensorParallelPass::run(func::FuncOp function, MeshAttr mesh,
   }
   if (!isParallel)
     return success();
-  StyleWriter writer(function, tree, mesh, chosen.name);
+  StyleWriter writer(function, tree, mesh, chosen);
   // A tied embedding is a module of which only the name of the weight is left.
   if (chosen.isBuiltIn)
     llvm::erase_if(matches, [&](const auto &match) {
       return !writer.hasLayer(match.first);
     });
+  std::vector<std::string> whole;
+  if (chosen.isBuiltIn) {
+    llvm::StringSet<> undivided = writer.findUndividedProjections();
+    llvm::erase_if(matches, [&](const auto &match) {
+      if (!undivided.contains(match.first))
+        return false;
+      whole.push_back(match.first);
+      return true;
+    });
+  }
   for (const auto &[path, entry] : matches)
     if (failed(writer.checkQueryHeads(*entry, path)))
       return failure();
   for (const auto &[path, entry] : matches)
     if (failed(writer.apply(*entry, path)))
       return failure();
+  if (!whole.empty() && emitsRemark)
+    emitRemark(UnknownLoc::get(&getContext()))
+        << "tp=" << mesh.getAxisSize("tp")
+        << " does not divide the heads of some attentions; every rank computes "
+        << ::dshard::join(generalise(whole), ", ");
   // Not before: an error is one line. Once: all entry points hold one model.
   if (plan.empty() && emitsRemark)
     emitRemark(UnknownLoc::get(&getContext()))

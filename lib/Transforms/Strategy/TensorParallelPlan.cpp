@@ -72,6 +72,8 @@ static const BuiltInRow llamaRows[] = {
     {"model.layers.*.mlp.up_proj", "colwise"},
     {"model.layers.*.mlp.gate_up_proj", "colwise"},
     {"model.layers.*.mlp.down_proj", "rowwise"},
+    {"model.layers.*.mlp.experts.gate_up_proj", "colwise"},
+    {"model.layers.*.mlp.experts.down_proj", "rowwise"},
 };
 // The head of llama keeps the logits sharded on the vocabulary.
 static const BuiltInRow llamaHead[] = {{"lm_head", "colwise"}};
@@ -183,6 +185,23 @@ static const BuiltInRow vitRows[] = {
     {"**.pwconv2", "rowwise"},
 };
 
+// ResNet of two convolutions a layer, and of three. Exporters that fold the
+// normalisation into a convolution may name it after that.
+static const BuiltInRow resnetRows[] = {
+    {"**.layer.0.convolution", "colwise"},
+    {"**.layer.0.normalization", "colwise"},
+    {"**.layer.1.convolution", "rowwise"},
+    {"**.layer.1.normalization", "rowwise"},
+};
+static const BuiltInRow bottleneckRows[] = {
+    {"**.layer.0.convolution", "colwise"},
+    {"**.layer.0.normalization", "colwise"},
+    {"**.layer.1.convolution", "colwise"},
+    {"**.layer.1.normalization", "colwise"},
+    {"**.layer.2.convolution", "rowwise"},
+    {"**.layer.2.normalization", "rowwise"},
+};
+
 // What onnxruntime-genai's builder calls the modules of llama and its kin.
 static const BuiltInRow genaiRows[] = {
     {"model.embed_tokens", "rowwise_rep"},
@@ -219,6 +238,8 @@ const std::vector<TensorParallelPlan> &mlir::dshard::getBuiltInPlans() {
       makeBuiltIn("bert", bertRows),
       makeBuiltIn("t5", t5Rows),
       makeBuiltIn("vit", vitRows),
+      makeBuiltIn("resnet", resnetRows),
+      makeBuiltIn("resnet-bottleneck", bottleneckRows),
       makeBuiltIn("genai", genaiRows)};
   return plans;
 }

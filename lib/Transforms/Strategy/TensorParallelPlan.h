@@ -36,7 +36,7 @@ struct TensorParallelPlan {
 
 /// llama and default: the row "llama HEAD" and the default base plan of the
 /// parallelizer, without sequence parallelism; then one per kind of module
-/// names: gpt2, neox, opt, bert, t5, vit, genai.
+/// names: gpt2, neox, opt, bert, t5, vit, resnet, resnet-bottleneck, genai.
 const std::vector<TensorParallelPlan> &getBuiltInPlans();
 /// "llama, default, ...".
 std::string listBuiltInPlans();

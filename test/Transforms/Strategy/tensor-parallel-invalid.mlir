@@ -19,10 +19,10 @@
 // CHECK: dim: status 1, 1 error: block.up: shard(7) of block.up is out of range
 // CHECK: empty: status 1, 1 error: {{.*}}the plan is empty
 // CHECK: list: status 1, 1 error: {{.*}}expected an object
-// CHECK: absent: status 1, 1 error: tensor-parallel plan '{{.*}}absent.json' is no file and no built-in plan (llama, default, gpt2, neox, opt, bert, t5, vit, genai)
+// CHECK: absent: status 1, 1 error: tensor-parallel plan '{{.*}}absent.json' is no file and no built-in plan (llama, default, gpt2, neox, opt, bert, t5, vit, resnet, resnet-bottleneck, genai)
 // CHECK: text: status 1, 1 error: {{.*}}text.json: is not JSON:
 // CHECK: llama: status 1, 1 error: the built-in tensor-parallel plan 'llama' matches no module of the model
-// NONE: error: no built-in tensor-parallel plan (llama, default, gpt2, neox, opt, bert, t5, vit, genai) matches the model; give --tp-plan=FILE with keys from its modules: block, block.down, block.up, tied, tied_again
+// NONE: error: no built-in tensor-parallel plan (llama, default, gpt2, neox, opt, bert, t5, vit, resnet, resnet-bottleneck, genai) matches the model; give --tp-plan=FILE with keys from its modules: block, block.down, block.up, tied, tied_again
 // MESH: error: module has no dshard.mesh; give it one with --mesh
 module attributes {dshard.mesh = #dshard.mesh<"tp"=4>} {
   func.func @run(%x: tensor<2x8xf32>, %w1: tensor<8x16xf32> {dshard.role = #dshard.role<param>},
