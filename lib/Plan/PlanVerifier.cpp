@@ -176,9 +176,11 @@ static Status verifyStateUse(const VerifyContext &context, uint32_t program,
     return Status();
   if (written && instruction.info.kind != InstructionKind::PACK_RHS)
     return fail("is packed, and only pack_rhs may write it");
-  if (!written && (instruction.info.kind != InstructionKind::MATMUL ||
-                   instruction.use("rhs") != static_cast<int>(use) ||
-                   instruction("packed") != 1))
+  bool isProduct = instruction.info.kind == InstructionKind::MATMUL ||
+                   instruction.info.kind == InstructionKind::GROUPED_MATMUL;
+  if (!written &&
+      (!isProduct || instruction.use("rhs") != static_cast<int>(use) ||
+       instruction("packed") != 1))
     return fail("is packed, and only a packed matmul may read it");
   return Status();
 }

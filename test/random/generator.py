@@ -377,6 +377,19 @@ class Generator:
         high = k * x.largest * y.largest
         return self.emit(op, [x, y], (*batch, m, n), x.dtype, -high, high, ", ".join(flags))
 
+    @maker("grouped_matmul")
+    def grouped_matmul(self, op):
+        x = self.pick(lambda v: len(v.shape) >= 1)
+        if x is None:
+            return None
+        count, k, n = self.size(), x.shape[-1], self.size()
+        groups = self.argument(x.shape[:-1], self.random.choice(["i64", "i32"]), 0, count - 1)
+        transposed = self.chance(0.5)
+        weights = self.other((count, n, k) if transposed else (count, k, n), x.dtype)
+        high = k * x.largest * weights.largest
+        shape = (*x.shape[:-1], n)
+        return self.emit(op, [x, weights, groups], shape, x.dtype, -high, high, "transpose_weights" if transposed else "")
+
     @maker("rms_norm", "layer_norm")
     def norm(self, op):
         x = self.pick(lambda v: v.shape and v.shape[-1] > 1)

@@ -19,6 +19,19 @@ def weight_grad(self, op):
     return self.emit(op, [x, y], (x.shape[-1], y.shape[-1]), x.dtype, -high, high)
 
 
+@maker("grouped_weight_grad")
+def grouped_weight_grad(self, op):
+    """Some groups have no rows, most have several."""
+    x = self.pick(lambda v: len(v.shape) >= 2)
+    if x is None:
+        return None
+    y = self.other((*x.shape[:-1], self.size()), x.dtype)
+    count = self.size()
+    groups = self.argument(x.shape[:-1], self.random.choice(["i64", "i32"]), 0, count - 1)
+    high = x.size // x.shape[-1] * x.largest * y.largest
+    return self.emit(op, [x, y, groups], (count, x.shape[-1], y.shape[-1]), x.dtype, -high, high)
+
+
 @maker("scatter_add")
 def scatter_add(self, op):
     """The gradient of a look-up: indices repeat, count from the end, and lie outside."""

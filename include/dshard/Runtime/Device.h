@@ -70,6 +70,12 @@ struct DeviceFunctions {
   // synchronize() does.
   Status (*startTimer)(void *state, uint32_t stream);
   Status (*stopTimer)(void *state, uint32_t stream, int64_t *nanoseconds);
+
+  // Optional; null where such products are generated code. checkGrouped is
+  // asked at load, as the others are.
+  Status (*checkGrouped)(void *state, const GroupedArguments &,
+                         uint64_t scratch);
+  Status (*grouped)(void *state, uint32_t stream, const GroupedArguments &);
 };
 
 struct Device {

@@ -142,6 +142,8 @@ private:
                        const plan::Instruction &instruction) const;
   MatmulArguments matmulArguments(const plan::Program &program,
                                   const plan::Instruction &instruction) const;
+  GroupedArguments groupedArguments(const plan::Program &program,
+                                    const plan::Instruction &instruction) const;
   AttentionArguments
   attentionArguments(const plan::Program &program,
                      const plan::Instruction &instruction) const;

@@ -6,6 +6,7 @@
 #include "dshard/Runtime/Cpu/AttentionGrad.h"
 #include "dshard/Runtime/Cpu/Convert.h"
 #include "dshard/Runtime/Cpu/Gemm.h"
+#include "dshard/Runtime/Cpu/GroupedGemm.h"
 
 #include <algorithm>
 
@@ -80,6 +81,20 @@ static Status checkAttentionGradHere(void *,
 static Status matmul(void *state, uint32_t, const MatmulArguments &arguments) {
   CpuDevice &device = self(state);
   gemm(arguments, device.threads(), device.scratch, device.scratchBytes);
+  return Status();
+}
+
+static Status checkGroupedHere(void *, const GroupedArguments &arguments,
+                               uint64_t scratch) {
+  if (Status status = checkGrouped(arguments); !status)
+    return status;
+  return checkScratch(gemmScratchBytes(), scratch);
+}
+
+static Status grouped(void *state, uint32_t,
+                      const GroupedArguments &arguments) {
+  CpuDevice &device = self(state);
+  groupedGemm(arguments, device.threads(), device.scratch, device.scratchBytes);
   return Status();
 }
 
@@ -175,6 +190,8 @@ static const DeviceFunctions cpuFunctions = {"cpu",
                                              /*upload=*/nullptr,
                                              /*download=*/nullptr,
                                              /*startTimer=*/nullptr,
-                                             /*stopTimer=*/nullptr};
+                                             /*stopTimer=*/nullptr,
+                                             checkGroupedHere,
+                                             grouped};
 
 Device CpuDevice::device() { return {&cpuFunctions, this}; }

@@ -139,6 +139,31 @@ static void formAttentionGrad(AttentionGradOp op, bool isGpu) {
   buildFused(ops, call->results, op, isGpu ? "" : "attention_grad");
 }
 
+/// A number that only the rank decides, as a chain of ops of its own: what else
+/// computes with it may become a kernel.
+static Value cloneNumber(OpBuilder &builder, Value value) {
+  Operation *op = value.getDefiningOp();
+  if (!op || !isa<RankIndexOp, ConstantOp, MulOp>(op))
+    return value;
+  IRMapping mapping;
+  for (Value operand : op->getOperands())
+    mapping.map(operand, cloneNumber(builder, operand));
+  return builder.clone(*op, mapping)->getResult(0);
+}
+
+/// grouped_matmul or grouped_weight_grad.
+static void formGrouped(Operation *op) {
+  if (op->getNumOperands() > 3) {
+    OpBuilder builder(op);
+    op->setOperand(3, cloneNumber(builder, op->getOperand(3)));
+  }
+  SmallVector<Operation *> ops = {op};
+  SmallVector<Value> outputs = {op->getResult(0)};
+  buildFused(ops, outputs, op,
+             isa<GroupedMatMulOp>(op) ? "grouped_matmul"
+                                      : "grouped_weight_grad");
+}
+
 //===----------------------------------------------------------------------===//
 // Kernels
 //===----------------------------------------------------------------------===//
@@ -488,6 +513,11 @@ static LogicalResult formAdamW(AdamWOp op) {
 static LogicalResult formInBlock(Block &block, bool isGpu) {
   sinkConstants(block);
   eraseDead(block);
+  // Where there is no such call, a kernel that looks the matrices up.
+  for (Operation &op : llvm::make_early_inc_range(block))
+    if (isa<GroupedMatMulOp, GroupedWeightGradOp>(op) &&
+        (isGpu || !isGroupedCall(&op)) && failed(decompose(&op)))
+      return failure();
   if (failed(simplifyForKernels(block)))
     return failure();
   eraseDead(block);
@@ -496,11 +526,14 @@ static LogicalResult formInBlock(Block &block, bool isGpu) {
       return failure();
   SmallVector<Operation *> calls;
   for (Operation &op : block)
-    if (isa<MatMulOp, AttentionOp, AttentionGradOp>(op))
+    if (isa<MatMulOp, GroupedMatMulOp, GroupedWeightGradOp, AttentionOp,
+            AttentionGradOp>(op))
       calls.push_back(&op);
   for (Operation *op : calls) {
     if (auto matmul = dyn_cast<MatMulOp>(op))
       formMatMul(matmul, isGpu);
+    else if (isa<GroupedMatMulOp, GroupedWeightGradOp>(op))
+      formGrouped(op);
     else if (auto grad = dyn_cast<AttentionGradOp>(op))
       formAttentionGrad(grad, isGpu);
     else

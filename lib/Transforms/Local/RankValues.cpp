@@ -21,15 +21,18 @@ static bool isFromRank(Value value) {
          !isa<ReshardOp>(op) && llvm::all_of(op->getOperands(), isFromRank);
 }
 
-static bool isQueryOffset(OpOperand &use) {
+/// Of attention's queries, or of a rank's groups.
+static bool isCallOffset(OpOperand &use) {
   if (auto attention = dyn_cast<AttentionOp>(use.getOwner()))
     return attention.getQueryOffset() == use.get();
+  if (isa<GroupedMatMulOp, GroupedWeightGradOp>(use.getOwner()))
+    return use.getOperandNumber() == 3;
   auto fused = dyn_cast<FusedOp>(use.getOwner());
   if (!fused || !fused->hasAttr(callAttrName))
     return false;
   BlockArgument inside =
       fused.getBody().front().getArgument(use.getOperandNumber());
-  return !inside.use_empty() && llvm::all_of(inside.getUses(), isQueryOffset);
+  return !inside.use_empty() && llvm::all_of(inside.getUses(), isCallOffset);
 }
 
 bool mlir::dshard::isRankValue(Operation *op) {
@@ -37,7 +40,7 @@ bool mlir::dshard::isRankValue(Operation *op) {
       !isFromRank(op->getResult(0)))
     return false;
   return llvm::all_of(op->getUses(), [](OpOperand &use) {
-    return isa<IfOp>(use.getOwner()) || isQueryOffset(use) ||
+    return isa<IfOp>(use.getOwner()) || isCallOffset(use) ||
            isRankValue(use.getOwner());
   });
 }

@@ -17,6 +17,9 @@ static LogicalResult verifyCall(FusedOp fused, StringRef call) {
   if (call == "matmul") {
     for (auto op : fused.getBody().getOps<MatMulOp>())
       return succeeded(matchMatMul(op)) ? success() : failure();
+  } else if (call == "grouped_matmul" || call == "grouped_weight_grad") {
+    Operation &op = fused.getBody().front().front();
+    return success(isGroupedCall(&op) && op.getName().stripDialect() == call);
   } else if (call == "attention") {
     for (auto op : fused.getBody().getOps<AttentionOp>())
       return succeeded(matchAttention(op)) ? success() : failure();

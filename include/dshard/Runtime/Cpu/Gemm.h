@@ -77,9 +77,9 @@ void gemm(const GemmArguments &arguments, ThreadPool &pool, void *scratch,
           uint64_t scratchStride);
 
 /// Writes columns [column, column + n) of a packed operand from a row-major
-/// [k, n] buffer with row stride `ld` elements. `column` is a multiple of 16;
-/// so is n, unless these are the operand's last columns, whose panel is padded
-/// with zeros. Types: in and out f32, bf16 or f16.
+/// [k, n] buffer with row stride `ld` elements. `column` is a multiple of 16; a
+/// last panel that is not full is padded with zeros. Types: in and out f32,
+/// bf16 or f16.
 void packRhs(const void *in, plan::DataType inType, int64_t ld, int64_t k,
              int64_t n, int64_t column, void *packed, plan::DataType packedType,
              ThreadPool &pool);

@@ -83,3 +83,56 @@ LogicalResult WeightGradOp::evaluate(ArrayRef<HostTensor> operands,
   results.push_back(std::move(result));
   return success();
 }
+
+/// Which of `count` matrices row `i` uses; -1 for one that another rank holds.
+static FailureOr<int64_t> getGroup(Operation *op, ArrayRef<HostTensor> operands,
+                                   int64_t i, int64_t count) {
+  auto group = static_cast<int64_t>(operands[2].data[i]);
+  if (operands.size() > 3) {
+    group -= static_cast<int64_t>(operands[3].data[0]);
+    return group >= 0 && group < count ? group : -1;
+  }
+  if (group < 0 || group >= count)
+    return op->emitOpError() << "row " << i << " is of group " << group
+                             << ", there are " << count;
+  return group;
+}
+
+LogicalResult GroupedMatMulOp::evaluate(ArrayRef<HostTensor> operands,
+                                        SmallVectorImpl<HostTensor> &results) {
+  const HostTensor &rows = operands[0], &weights = operands[1];
+  HostTensor result(cast<RankedTensorType>(getResult().getType()));
+  int64_t k = rows.shape().back(), n = result.shape().back();
+  // One copy of each matrix that is used, row-major.
+  std::vector<std::vector<double>> matrices(weights.shape()[0]);
+  for (int64_t i = 0, e = operands[2].size(); i < e; ++i) {
+    FailureOr<int64_t> group = getGroup(*this, operands, i, matrices.size());
+    if (failed(group))
+      return failure();
+    if (*group < 0)
+      continue; // the zeros that are there
+    std::vector<double> &matrix = matrices[*group];
+    if (matrix.empty())
+      matrix = getMatrix(weights, *group * k * n, k, n, getTransposeWeights());
+    multiply(&rows.data[i * k], matrix.data(), &result.data[i * n], 1, k, n);
+  }
+  results.push_back(std::move(result));
+  return success();
+}
+
+LogicalResult
+GroupedWeightGradOp::evaluate(ArrayRef<HostTensor> operands,
+                              SmallVectorImpl<HostTensor> &results) {
+  HostTensor result(cast<RankedTensorType>(getResult().getType()));
+  int64_t m = result.shape()[1], n = result.shape()[2];
+  for (int64_t i = 0, e = operands[2].size(); i < e; ++i) {
+    FailureOr<int64_t> group = getGroup(*this, operands, i, result.shape()[0]);
+    if (failed(group))
+      return failure();
+    if (*group >= 0)
+      multiply(&operands[0].data[i * m], &operands[1].data[i * n],
+               &result.data[*group * m * n], m, 1, n);
+  }
+  results.push_back(std::move(result));
+  return success();
+}

@@ -10,12 +10,11 @@ static LogicalResult verifyGroups(Operation *op, RankedTensorType rows,
                                   RankedTensorType groups) {
   Type element = groups.getElementType();
   if (!element.isInteger() || element.isInteger(1))
-    return op->emitOpError() << "groups have element type " << element
-                             << ", expected integers";
-  if (groups.getShape() != rows.getShape().drop_back())
     return op->emitOpError()
-           << "groups are " << groups << ", expected one for each row of "
-           << rows;
+           << "groups have element type " << element << ", expected integers";
+  if (groups.getShape() != rows.getShape().drop_back())
+    return op->emitOpError() << "groups are " << groups
+                             << ", expected one for each row of " << rows;
   return success();
 }
 
@@ -107,10 +106,9 @@ LogicalResult GroupedMatMulOp::partition(OpBuilder &builder,
     return emitOpError()
            << "has an offset, which only a local grouped_matmul has";
   DShardBuilder make(builder, *this);
-  Value first =
-      buildFirstGroup(make, context, *this,
-                      context.operandShardings[1].getDims()[0].getAxes(),
-                      local);
+  Value first = buildFirstGroup(
+      make, context, *this, context.operandShardings[1].getDims()[0].getAxes(),
+      local);
   results.push_back(make.create<GroupedMatMulOp>(
       context.localResultTypes[0], operands[0], operands[1], operands[2], first,
       getTransposeWeights()));
@@ -152,7 +150,8 @@ double GroupedMatMulOp::getBytes() {
   RankedTensorType weights = getWeights().getType();
   double width = weights.getElementTypeBitWidth() / 8.0,
          rows = double(getGroups().getType().getNumElements());
-  double used = std::min(rows / std::max<double>(1, weights.getDimSize(0)), 1.0);
+  double used =
+      std::min(rows / std::max<double>(1, weights.getDimSize(0)), 1.0);
   return width * (double(getRows().getType().getNumElements()) +
                   double(getResult().getType().getNumElements()) +
                   used * double(weights.getNumElements())) +
@@ -182,8 +181,7 @@ LogicalResult GroupedWeightGradOp::verify() {
   if (failed(verifyGroups(*this, lhs, getGroups().getType())))
     return failure();
   // grouped_weight_grad_c3
-  if (result.getRank() != 3 ||
-      result.getDimSize(1) != lhs.getShape().back() ||
+  if (result.getRank() != 3 || result.getDimSize(1) != lhs.getShape().back() ||
       result.getDimSize(2) != rhs.getShape().back())
     return emitOpError() << "result is " << result << ", expected e x "
                          << lhs.getShape().back() << " x "
@@ -228,17 +226,17 @@ LogicalResult GroupedWeightGradOp::partition(OpBuilder &builder,
     return emitOpError()
            << "has an offset, which only a local grouped_weight_grad has";
   DShardBuilder make(builder, *this);
-  Value first = buildFirstGroup(
-      make, context, *this, context.resultShardings[0].getDims()[0].getAxes(),
-      local);
+  Value first =
+      buildFirstGroup(make, context, *this,
+                      context.resultShardings[0].getDims()[0].getAxes(), local);
   results.push_back(make.create<GroupedWeightGradOp>(
       type, operands[0], operands[1], operands[2], first));
   return success();
 }
 
-LogicalResult
-GroupedWeightGradOp::decompose(OpBuilder &builder, ValueRange operands,
-                               SmallVectorImpl<Value> &results) {
+LogicalResult GroupedWeightGradOp::decompose(OpBuilder &builder,
+                                             ValueRange operands,
+                                             SmallVectorImpl<Value> &results) {
   // For every group a product of all rows, zeros where they are of others.
   DShardBuilder make(builder, *this);
   Value lhs = operands[0], rhs = operands[1], groups = operands[2];
@@ -250,13 +248,12 @@ GroupedWeightGradOp::decompose(OpBuilder &builder, ValueRange operands,
   Value own = make.cast(make.reshape(groups, {1, rows, 1}), i64);
   if (operands.size() > 3)
     own = make.binary<SubOp>(own, operands[3]);
-  Value number = make.create<IotaOp>(
-      RankedTensorType::get({count, 1, 1}, i64), uint64_t(0),
-      llvm::APFloat(0.0), llvm::APFloat(1.0));
+  Value number =
+      make.create<IotaOp>(RankedTensorType::get({count, 1, 1}, i64),
+                          uint64_t(0), llvm::APFloat(0.0), llvm::APFloat(1.0));
   Value isMember = make.compare(own, number, ComparePredicate::eq);
   Value zero = make.scalar(0, make.typeOf(lhs).getElementType());
-  Value masked =
-      make.select(isMember, make.reshape(lhs, {1, rows, m}), zero);
+  Value masked = make.select(isMember, make.reshape(lhs, {1, rows, m}), zero);
   results.push_back(make.matmul(masked, make.reshape(rhs, {1, rows, n}),
                                 /*transposeLhs=*/true));
   return success();

@@ -33,10 +33,10 @@ mlir::dshard::buildVjpOf(Operation *op, OpBuilder &builder,
     return op->emitOpError("has no gradient; training through it is refused");
   };
   return llvm::TypeSwitch<Operation *, LogicalResult>(op)
-      .Case<MatMulOp, WeightGradOp, AttentionOp, RotaryOp, RmsNormOp,
-            LayerNormOp, SoftmaxOp, ReduceOp, ReshapeOp, TransposeOp,
-            BroadcastToOp, ConcatOp, SliceOp, PadOp, ReorderOp, GatherOp,
-            GatherNdOp, ScatterAddOp, CrossEntropyOp>(
+      .Case<MatMulOp, WeightGradOp, GroupedMatMulOp, GroupedWeightGradOp,
+            AttentionOp, RotaryOp, RmsNormOp, LayerNormOp, SoftmaxOp, ReduceOp,
+            ReshapeOp, TransposeOp, BroadcastToOp, ConcatOp, SliceOp, PadOp,
+            ReorderOp, GatherOp, GatherNdOp, ScatterAddOp, CrossEntropyOp>(
           [&](auto known) { return buildVjp(known, vjp); })
       .Case<ConstantOp, IotaOp>([](auto) { return success(); })
       .Case<GradientOp>([&](GradientOp) {

@@ -43,3 +43,24 @@ LogicalResult mlir::dshard::buildVjp(WeightGradOp op, Vjp &vjp) {
   vjp.wanted[1] = vjp.make.matmul(op.getLhs(), g);
   return success();
 }
+
+LogicalResult mlir::dshard::buildVjp(GroupedMatMulOp op, Vjp &vjp) {
+  Value g = vjp.given[0], groups = op.getGroups(), offset = op.getOffset();
+  bool transposed = op.getTransposeWeights();
+  vjp.wanted[0] = vjp.make.create<GroupedMatMulOp>(
+      op.getRows().getType(), g, op.getWeights(), groups, offset, !transposed);
+  Value left = transposed ? g : op.getRows(),
+        right = transposed ? op.getRows() : g;
+  vjp.wanted[1] = vjp.make.create<GroupedWeightGradOp>(
+      op.getWeights().getType(), left, right, groups, offset);
+  return success();
+}
+
+LogicalResult mlir::dshard::buildVjp(GroupedWeightGradOp op, Vjp &vjp) {
+  Value g = vjp.given[0], groups = op.getGroups(); // g [e,m,n]
+  vjp.wanted[0] = vjp.make.create<GroupedMatMulOp>(
+      op.getLhs().getType(), op.getRhs(), g, groups, op.getOffset(), true);
+  vjp.wanted[1] = vjp.make.create<GroupedMatMulOp>(
+      op.getRhs().getType(), op.getLhs(), g, groups, op.getOffset(), false);
+  return success();
+}

@@ -143,10 +143,15 @@ func.func @indices(%table: tensor<10x4xf32>, %mask: tensor<10x4xi1>, %ids: tenso
 
 // -----
 
-func.func @training(%x: tensor<2x8x4xf32>, %g: tensor<2x8x16xf32>, %i: tensor<2x8xi64>, %z: tensor<2x8xf32>, %s: tensor<f32>, %b: tensor<i1>) {
+func.func @training(%x: tensor<2x8x4xf32>, %g: tensor<2x8x16xf32>, %i: tensor<2x8xi64>, %z: tensor<2x8xf32>, %s: tensor<f32>, %b: tensor<i1>, %w: tensor<3x4x5xf32>) {
   // Every leading dim may be sharded for itself.
   // expected-remark@+1 {{([i, j, k], [i, j, l])->([k, l]) {i=2 reduce sum, j=8 reduce sum, k=4, l=16} linear 0, 1}}
   %0 = dshard.weight_grad %x, %g : (tensor<2x8x4xf32>, tensor<2x8x16xf32>) -> tensor<4x16xf32>
+  // Which matrix a row needs is data: any row may be anywhere, and any expert.
+  // expected-remark@+1 {{([i, j, l], [k, l, m], [i, j])->([i, j, m]) {i=2, j=8, k=3 reduce sum, l=4 reduce sum, m=5} linear 0, 1}}
+  %e = dshard.grouped_matmul %x, %w, %i : (tensor<2x8x4xf32>, tensor<3x4x5xf32>, tensor<2x8xi64>) -> tensor<2x8x5xf32>
+  // expected-remark@+1 {{([i, j, l], [i, j, m], [i, j])->([k, l, m]) {i=2 reduce sum, j=8 reduce sum, k=3, l=4, m=16} linear 0, 1}}
+  %d = dshard.grouped_weight_grad %x, %g, %i : (tensor<2x8x4xf32>, tensor<2x8x16xf32>, tensor<2x8xi64>) -> tensor<3x4x16xf32>
   // expected-remark@+1 {{([i, j], [i, j, l])->([k, l]) {i=2 reduce sum, j=8 reduce sum, k=32, l=16} linear 1}}
   %1 = dshard.scatter_add %i, %g {dim = 0 : i64} : (tensor<2x8xi64>, tensor<2x8x16xf32>) -> tensor<32x16xf32>
   // expected-remark@+1 {{([i, j, k])->([i, j, k]) {i=2, j=8 gather, k=4} linear 0}}

@@ -225,6 +225,8 @@ def Plan_CopyOp : Plan_Instruction<"copy", "copy elements with strides">;
 def Plan_LaunchOp : Plan_Instruction<"launch", "run a generated kernel">;
 def Plan_MatmulOp : Plan_Instruction<"matmul", "multiply (batches of) matrices">;
 def Plan_MatmulNBitsOp : Plan_Instruction<"matmul_nbits", "multiply by a block-quantised matrix">;
+def Plan_GroupedMatmulOp : Plan_Instruction<"grouped_matmul", "multiply every row with the matrix of its group">;
+def Plan_GroupedWeightGradOp : Plan_Instruction<"grouped_weight_grad", "contract the rows of each group">;
 def Plan_AttentionOp : Plan_Instruction<"attention", "compute scaled dot-product attention">;
 def Plan_AttentionGradOp : Plan_Instruction<"attention_grad", "compute the gradients of attention's operands">;
 def Plan_AllGatherOp : Plan_Instruction<"all_gather", "concatenate the shards of a group">;
