@@ -67,7 +67,7 @@ TEST(Reader, HeaderFields) {
   EXPECT_EQ(openError({'P', 'K', 3, 4, 0, 0, 0, 0}),
             "p: not a plan: it does not begin with 'DSPF'");
   EXPECT_EQ(headerError(file, offsetof(FileHeader, version), uint32_t{7}),
-            "p: plan format version is 7, this program reads version 3: "
+            "p: plan format version is 7, this program reads version 4: "
             "compile the model again");
   const char *ranges = "p: the header's ranges do not fit the file";
   for (size_t field : {offsetof(FileHeader, metadataOffset),
@@ -174,7 +174,7 @@ BufferUse &useOf(PlanT &plan, uint32_t instruction, uint32_t at) {
 // 13 copy (body); 14 fill (then); 15 fill (else); 16, 17 copy.
 const std::vector<BoundsCase> &boundsCases() {
   static const std::vector<BoundsCase> cases = {
-      {"version", [](PlanT &p) { p.version = 9; }, "version 9, expected 3"},
+      {"version", [](PlanT &p) { p.version = 9; }, "version 9, expected 4"},
       {"no_strings", [](PlanT &p) { p.strings.clear(); }, "string 0"},
       {"no_provenance", [](PlanT &p) { p.provenance.reset(); },
        "a part is missing"},

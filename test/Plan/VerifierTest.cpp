@@ -548,7 +548,7 @@ TEST(Verifier, RefusesWrongTraining) {
       {"grad_bias",
        [](PlanT &p) {
          Instruction &grad = run(p).instructions[7];
-         valueOf(p, 7, grad.values_count() - 4) = literal(99);
+         valueOf(p, 7, grad.values_count() - 3) = literal(99);
        },
        "[plan_v4]...instruction 7 (attention_grad): 'bias' reaches byte"},
       {"grad_bias_keys",
