@@ -85,6 +85,28 @@ def test_interleaved_states_say_so(family, tmp_path):
     assert "c_attn.weight (interleaved)" in tools.run("dshard-plan", "print", plan).stdout
 
 
+@pytest.mark.parametrize("style", ["genai", "genai-int4"])
+def test_packed_projections_of_quantised_weights(style, family):
+    """[q | k | v] of the builder, also in blocks of 4 bits, whose zero points lie in the model as constants."""
+    case = family(f"{style}/phi3")
+    found = collectives(case.model, "tp=2", case.dims, *[f"--const={name}=true" for name in case.fixed])
+    assert [why for why in found["all_gather"] if "qkv_proj" in why] == []
+    assert case.difference("tp=2") <= 1
+
+
+#
+# Sequences that no input has
+#
+
+
+@pytest.mark.parametrize("name", ["vit", "whisper-encoder"])
+def test_sequence_parallel_of_patches_and_frames(name, family):
+    """Two reduce_scatters and two all_gathers a layer, as of text; the 17 tokens of ViT are padded to 18."""
+    case = family(f"dynamo/{name}")
+    found = collectives(case.model, "tp=2", case.dims, "--sequence-parallel")
+    assert len(found["reduce_scatter"]) == 4 and len(found["all_gather"]) == 4 and not found["all_reduce"], found
+
+
 #
 # Convolutions
 #

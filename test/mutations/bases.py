@@ -17,6 +17,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "random"))
 sys.path.insert(0, str(HERE.parent / "EndToEnd"))
 import checker  # noqa: E402
+import families  # noqa: E402
 import tools  # noqa: E402
 
 
@@ -77,6 +78,12 @@ class Base:
 
     def make_llama_cuda(self, filled):
         self.llama(filled, "tp=2", "--target=cuda:sm_90")
+
+    def make_gpt2(self, filled):
+        """One weight for queries, keys and values, dealt out by rank."""
+        case = families.Case("dynamo/gpt2", self.folder)
+        self.arrays, self.outputs = case.inputs_and_expected("right")[0], case.outputs
+        self.compile(case.model, "tp=2", case.dims)
 
     def make_train(self, filled):
         """The steps that test_training.py compares with PyTorch's."""

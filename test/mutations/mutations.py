@@ -128,6 +128,13 @@ mutation("another epsilon", "llama", PASSES, sub(r"epsilon = 9\.99\d+E-7", "epsi
 mutation("gate and up exchanged", "llama", PASSES, sub(r"(dshard\.swiglu) (%\w+), (%\w+)", r"\1 \3, \2"))
 mutation("residual of another layer", "llama", PASSES, sub(r"(dshard\.add )(%\w+)(, %\w+ .*layers\.1\")", r"\1%11\3"))
 
+# Fused projections.
+
+INTERLEAVE = r"dshard\.interleave = \{dim = 1 : i64, parts = 2 : i64, sizes = array<i64: "
+mutation("a fused weight keeps the file's order", "gpt2", PASSES, sub(INTERLEAVE + r"64, 64, 64>\}, ", ""))
+mutation("a fused bias keeps the file's order", "gpt2", PASSES, sub(INTERLEAVE.replace("dim = 1", "dim = 0") + r"64, 64, 64>\}, ", ""))
+mutation("the segments of a fused weight have other ends", "gpt2", PASSES, sub("(" + INTERLEAVE + ")64, 64, 64", r"\g<1>32, 96, 64"))
+
 # Fully-sharded parameters and sequence parallelism.
 
 mutation("a unit is gathered over tp", "llama-sharded", RANDOM, sub(r'(over \[)"dp_shard"(\] why "gather the 9 parameters of model\.layers\.0")', r'\1"tp"\2'))
