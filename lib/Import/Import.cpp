@@ -2,6 +2,7 @@
 
 #include "dshard/Import/Import.h"
 #include "DeviceAnnotations.h"
+#include "Functions.h"
 #include "GraphImporter.h"
 #include "dshard/Dialect/DShard/IR/DShardOps.h"
 
@@ -24,6 +25,9 @@ mlir::dshard::importOnnx(MLIRContext &context, StringRef path,
         << path
         << ": its multi-device annotations are not used; --mesh says how the "
            "model is sharded";
+  if (::dshard::Status status = onnx::inlineFunctions(**file); !status)
+    return emitError(UnknownLoc::get(&context))
+           << path << ": " << status.message();
   onnx::GraphImporter importer(&context, **file, options);
   OwningOpRef<ModuleOp> module = importer.run();
   if (!module)

@@ -87,12 +87,18 @@ private:
 /// do: it is kept in memory three times.
 constexpr uint64_t maxSlimBytes = uint64_t{512} << 20;
 
-enum class Message { model, graph, node, attribute, tensor, opaque };
+enum class Message { model, function, graph, node, attribute, tensor, opaque };
 
 /// The messages on the way from the model to the tensors that we read.
 Message childOf(Message parent, uint64_t field) {
   if (parent == Message::model && field == 7)
     return Message::graph;
+  if (parent == Message::model && field == 25)
+    return Message::function;
+  if (parent == Message::function && field == 7)
+    return Message::node;
+  if (parent == Message::function && field == 11)
+    return Message::attribute;
   if (parent == Message::graph && field == 1)
     return Message::node;
   if (parent == Message::graph && field == 5)

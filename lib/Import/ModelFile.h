@@ -4,6 +4,7 @@
 
 #include "dshard/Support/Status.h"
 #include "dshard_onnx.pb.h"
+#include "llvm/ADT/DenseMap.h"
 #include "llvm/ADT/StringRef.h"
 #include <memory>
 #include <string>
@@ -13,6 +14,9 @@ namespace pb = ::dshard_onnx;
 
 /// Tensor values up to this many bytes are read and become constants.
 constexpr uint64_t maxConstantBytes = 4096;
+
+/// The opsets of ai.onnx that the importer knows.
+constexpr int64_t minOpset = 1, maxOpset = 28;
 
 /// A parsed model whose large tensor values are still in the file.
 ///
@@ -26,6 +30,9 @@ struct ModelFile {
   std::string name;   ///< last part of path
   uint64_t size = 0;
   pb::ModelProto model;
+  /// Opset of ai.onnx of nodes that came out of functions (Functions.h), and of
+  /// the graphs in them; other nodes are in the model's.
+  llvm::DenseMap<const pb::NodeProto *, int64_t> opsets;
 };
 
 /// Reads and parses; the error says what kind of file it is instead.

@@ -23,6 +23,8 @@
 //   gives a remark and weights without identity.
 // - A tensor is a weight if it is external, above 4 KiB, or a named parameter;
 //   everything else (scalars, axes, inv_freq) is a dshard.constant.
+// - Functions of the model are inlined; where one has the name of an op that
+//   the importer knows, too, the function is the definition.
 // - Every op has `path` (definitions.md) and `part = forward`; its location is
 // the
 //   node's name.

@@ -268,14 +268,45 @@ def functions(*calls):
     return result
 
 
-case(5, "recursion", functions(["f0"]), ["f0"])
-case(5, "mutual-recursion", functions(["f1"], ["f0"]), ["f0|f1"])
+case(5, "recursion", functions(["f0"]), ["function 'my:f0' calls itself: 'my:f0' -> 'my:f0'"])
+case(5, "mutual-recursion", functions(["f1"], ["f0"]), ["'my:f0' -> 'my:f1' -> 'my:f0'"])
 bad = functions(["Relu"])
 body = helper.make_graph([node("f0", ["a"], ["o"], domain="my")], "body", [], [onnx.ValueInfoProto(name="o")])
 bad.functions[0].node[0].CopyFrom(node("If", ["a"], ["b"], then_branch=body, else_branch=body))
-case(5, "recursion-through-if", bad, ["f0|If"])
-case(5, "billion-laughs", functions(*[[f"f{i + 1}", f"f{i + 1}"] for i in range(40)], ["Relu"]), ["f0|nodes"])
+case(5, "recursion-through-if", bad, ["function 'my:f0' calls itself"])
+case(5, "billion-laughs", functions(*[[f"f{i + 1}", f"f{i + 1}"] for i in range(40)], ["Relu"]), ["200000 nodes"])
+case(5, "calls-of-nothing", functions(*[[f"f{i + 1}"] * 30 for i in range(8)], ["Identity"]), ["200000 nodes"])
+case(5, "long-chain", functions(*[[f"f{i + 1}"] for i in range(3000)], ["Relu"]), ["nested more than 64 deep"])
+case(5, "good-chain", functions(*[[f"f{i + 1}"] for i in range(60)], ["Relu"]), [], accepted=True)
+bad = functions(*[[f"f{i + 1}", f"f{i + 1}"] for i in range(12)], ["Relu"])
+for made in bad.functions:
+    made.node[0].name = "n" * 10000
+case(5, "long-names", bad, ["128 MiB of nodes"])
+bad = functions(*[[f"f{i + 1}", f"f{i + 1}"] for i in range(16)], ["Relu"])
+bad.functions[-1].node.append(node("Constant", [], ["c"], value=numpy_helper.from_array(np.zeros(1000, np.float32))))
+case(5, "large-constants", bad, ["128 MiB of nodes"])
 case(5, "function-without-inputs", (lambda m: (m.graph.node[0].ClearField("input"), m)[1])(functions(["Relu"])), ["f0|input"])
+unused = functions(["Relu"], ["f1"], ["f3"], ["f2"])
+case(5, "unused-recursion", unused, [], accepted=True)
+for name, edit, parts in (
+    ("many-inputs", lambda m: m.graph.node[0].input.append("x"), ["'bad'", "has 2 inputs; function 'my:f0' has 1"]),
+    ("many-outputs", lambda m: m.graph.node[0].output.append("z"), ["'bad'", "has 2 outputs; function 'my:f0' has 1"]),
+    ("unknown-attribute", lambda m: m.graph.node[0].attribute.append(helper.make_attribute("z", 1)), ["'bad'", "no attribute 'z'"]),
+    ("graph-attribute", lambda m: (m.functions[0].attribute.append("z"), m.graph.node[0].attribute.append(helper.make_attribute("z", halves[0]))), ["'bad'", "graph as attribute 'z'"]),
+    ("two-of-a-name", lambda m: m.functions.append(m.functions[0]), ["two functions are named 'my:f0'"]),
+    ("two-inputs-of-a-name", lambda m: m.functions[0].input.append("a"), ["two inputs named 'a'"]),
+    ("two-outputs-of-a-name", lambda m: m.functions[0].output.append("b"), ["two outputs named 'b'"]),
+    ("opset", lambda m: setattr(m.functions[0].opset_import[1], "version", 10**9), ["'my:f0' is in opset 1000000000"]),
+    ("no-opset", lambda m: m.functions[0].opset_import.pop(), ["'my:f0' uses 'Relu', but imports no opset"]),
+    ("undefined", lambda m: m.functions[0].node[0].input.__setitem__(0, "z"), ["input 'bad.z' is not defined"]),
+    ("output-of-nothing", lambda m: m.functions[0].output.__setitem__(0, "z"), ["'y'|'bad.z'", "not defined"]),
+    ("input-written", lambda m: m.functions[0].node[0].output.__setitem__(0, "a"), ["'x' is already defined"]),
+    ("ref-to-nothing", lambda m: m.functions[0].node[0].CopyFrom(node("Cast", ["a"], ["b"])) or m.functions[0].node[0].attribute.add(name="to", ref_attr_name="q", type=2), ["'bad.bad' \\(Cast\\)", "'to' is missing"]),
+    ("overload", lambda m: setattr(m.graph.node[0], "overload", "z"), ["my:f0"]),
+):
+    bad = functions(["Relu"])
+    edit(bad)
+    case(5, f"function-{name}", bad, parts)
 
 
 
