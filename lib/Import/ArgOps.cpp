@@ -212,8 +212,12 @@ static void importRunning(NodeImporter &n, ReductionKind kind) {
   if (n.failed())
     return;
   Arithmetic a(n);
-  n.set(0,
-        a.narrow(accumulate(n, a.wide(x), dim, {kind, exclusive, reverse}), x));
+  Value result =
+      a.narrow(accumulate(n, a.wide(x), dim, {kind, exclusive, reverse}), x);
+  if (result && n.rank(x) == 1 && kind == ReductionKind::sum && !exclusive &&
+      !reverse)
+    n.graph.runningSums[result] = x;
+  n.set(0, result);
 }
 void onnx::importCumSum(NodeImporter &n) {
   importRunning(n, ReductionKind::sum);

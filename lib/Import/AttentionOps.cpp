@@ -129,7 +129,7 @@ static Value padMask(NodeImporter &n, Value mask, int64_t keys) {
 
 Value onnx::decomposedAttention(NodeImporter &n, Value q, Value k, Value v,
                                 Value mask, bool causal, double scale,
-                                double softcap) {
+                                double softcap, Value sinks) {
   int64_t heads = n.shape(q)[1], queries = n.shape(q)[2], keys = n.shape(k)[2];
   Type element = n.elementOf(q);
   k = repeatHeads(n, k, heads);
@@ -157,9 +157,18 @@ Value onnx::decomposedAttention(NodeImporter &n, Value q, Value k, Value v,
     if (!n.failed() && n.shape(scores) != ArrayRef(shape))
       n.fail("the mask does not broadcast to the scores");
   }
+  if (sinks && !n.failed()) {
+    SmallVector<int64_t> column(n.shape(scores));
+    column[3] = 1;
+    sinks = n.cast(n.reshape(sinks, {1, heads, 1, 1}), element);
+    scores = n.concat({scores, n.broadcastTo(sinks, column)}, 3);
+  }
   Value weights = n.failed() ? Value()
                              : n.build<SoftmaxOp>(n.typeOf(scores), scores,
                                                   n.attr("dim", int64_t(3)));
+  if (sinks) // never nothing to attend
+    return n.failed() ? Value()
+                      : n.matmul(n.part(weights, 3, 0, keys), v, false, false);
   // A row that attends nothing is zero.
   Value lost = n.pointwise<IsNanOp>(weights, n.graph.builder().getI1Type());
   weights =

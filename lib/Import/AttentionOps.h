@@ -14,10 +14,17 @@ Value mergeHeads(NodeImporter &n, Value x);
 /// softmax(scale q k^T, capped, masked) v; a row that attends nothing is zero.
 /// q [B,H,S,D], k and v [B,Hkv,T,..] with Hkv dividing H; `mask` (may be null)
 /// is true where attended, or is added to the scores, and broadcasts to them.
+/// `sinks` (may be null) [H]: a score of every head that takes its part of the
+/// softmax and gives nothing.
 /// The graph phase raises it to dshard.attention where it can prove the mask.
 Value decomposedAttention(NodeImporter &n, Value q, Value k, Value v,
-                          Value mask, bool causal, double scale,
-                          double softcap);
+                          Value mask, bool causal, double scale, double softcap,
+                          Value sinks = {});
+
+/// x [B,H,S,D] rotated by tables [max, R/2] at `positions` [B or 1, S]; only
+/// the first R entries of D.
+Value rotateByTable(NodeImporter &n, Value x, Value cos, Value sin,
+                    Value positions, bool interleaved);
 
 } // namespace mlir::dshard::onnx
 

@@ -10,6 +10,7 @@
 #include "mlir/Interfaces/SideEffectInterfaces.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/SaveAndRestore.h"
 
 using namespace mlir;
 using namespace mlir::dshard;
@@ -25,8 +26,6 @@ template <typename ValueT> struct OrderedMap {
     return entries.emplace_back(key.str(), ValueT()).second;
   }
 };
-
-static constexpr int64_t minOpset = 1, maxOpset = 28;
 
 GraphImporter::GraphImporter(MLIRContext *context, const ModelFile &file,
                              const ImportOptions &options)
@@ -46,8 +45,9 @@ bool GraphImporter::readVersion() {
       version = set.version();
       found = true;
     }
-  bool usesDefault = llvm::any_of(graph.node(), [](const pb::NodeProto &node) {
-    return node.domain().empty() || node.domain() == "ai.onnx";
+  bool usesDefault = llvm::any_of(graph.node(), [&](const pb::NodeProto &node) {
+    return (node.domain().empty() || node.domain() == "ai.onnx") &&
+           !file.opsets.count(&node);
   });
   if (!found && !usesDefault && graph.node_size() > 0)
     version = maxOpset; // nothing depends on it
@@ -424,6 +424,29 @@ Value GraphImporter::lookup(StringRef name) {
   return value;
 }
 
+Value GraphImporter::lookupPacked(StringRef name, int &type) {
+  const pb::TensorProto *tensor = initializers.lookup(name);
+  type = tensor ? tensor->data_type() : pb::TensorProto::UNDEFINED;
+  if (type != pb::TensorProto::INT4 && type != pb::TensorProto::UINT4) {
+    type = pb::TensorProto::UNDEFINED;
+    return lookup(name);
+  }
+  Value &value = packedValues[name];
+  if (value || hasFailed)
+    return value;
+  int last = tensor->dims_size() - 1;
+  if (last < 0 || tensor->dims(last) % 2) {
+    fail("initializer " + quote(name) +
+         ": 4-bit numbers with an odd last dim "
+         "are not supported");
+    return {};
+  }
+  pb::TensorProto bytes = *tensor;
+  bytes.set_data_type(pb::TensorProto::UINT8);
+  bytes.set_dims(last, tensor->dims(last) / 2);
+  return value = addTensor(bytes, name);
+}
+
 /// Small tensors that a person would call a parameter, too.
 static bool isParameter(const ParameterNames &names,
                         const pb::TensorProto &tensor, StringRef name) {
@@ -497,6 +520,9 @@ bool GraphImporter::sort() {
 
 bool GraphImporter::addNode(const pb::GraphProto &owner, int index) {
   const pb::NodeProto &node = owner.node(index);
+  auto opset = file.opsets.find(&node);
+  llvm::SaveAndRestore scoped(
+      version, opset == file.opsets.end() ? version : opset->second);
   // The first input that is a named parameter, for the path of last resort.
   std::string parameter;
   for (const std::string &input : node.input())
@@ -515,6 +541,9 @@ bool GraphImporter::addNode(const pb::GraphProto &owner, int index) {
     return false;
   }
   ImportFunction function = findOperator(node.domain(), node.op_type());
+  if (!node.overload().empty())
+    importer.fail("its overload " + quote(node.overload()) +
+                  " is no function of the model");
   if (!function) { // in a branch; those of the graph are checked before
     importer.fail("the op is not supported");
     return false;

@@ -25,9 +25,15 @@ struct Known {
   bool counted = false;
 };
 /// Rows [start, limit) of `rows`, of which only run time knows how many; null
-/// rows for the numbers of the rows themselves (Segments.cpp).
+/// rows for the numbers of the rows themselves. With `matrix`: times that
+/// (Segments.cpp).
 struct Segment {
-  Value rows, start, limit;
+  Value rows, start, limit, matrix;
+};
+/// A sort of all elements of one dim, ascending: sorted = x[permutation],
+/// x = sorted[places] (RowOrder.cpp).
+struct RowOrder {
+  Value sorted, permutation, places;
 };
 
 /// A value with more elements is not tracked.
@@ -49,6 +55,10 @@ public:
   /// The value of that name; makes the argument or the constant at the first
   /// use of an initializer.
   Value lookup(llvm::StringRef name);
+  /// The same of an initializer of 4-bit numbers, which no other op reads: its
+  /// bytes, as uint8 with half the last dim. `type` is then INT4 or UINT4, else
+  /// UNDEFINED.
+  Value lookupPacked(llvm::StringRef name, int &type);
   void define(llvm::StringRef name, Value value);
   Value addConstant(DenseElementsAttr value);
   /// A tensor that is no initializer (of a Constant node).
@@ -65,6 +75,10 @@ public:
 
   /// Values whose size is data, by name; they are not among the others.
   llvm::StringMap<Segment> segments;
+  /// How experts' rows are sorted and counted: `histograms` gives the bins that
+  /// were counted, `runningSums` what was summed.
+  llvm::SmallVector<RowOrder> rowOrders;
+  llvm::DenseMap<Value, Value> histograms, runningSums;
 
   //===--- known elements (Fold.cpp) --------------------------------------===//
   const Known *known(Value value) const;
@@ -112,6 +126,7 @@ private:
   llvm::StringMap<const pb::TensorProto *> initializers;
   llvm::StringMap<FirstReader> firstReaders;
   llvm::StringMap<Value> values;
+  llvm::StringMap<Value> packedValues;
   llvm::DenseMap<Value, Known> knownValues;
 
   OwningOpRef<ModuleOp> module;

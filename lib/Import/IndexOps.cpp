@@ -21,6 +21,9 @@ void onnx::importGather(NodeImporter &n) {
       if (index < -size || index >= size)
         return n.fail("index " + Twine(index) + " is out of range for dim " +
                       Twine(axis) + " of size " + Twine(size));
+  if (axis == 0 && n.rank(indices) == 1)
+    if (Value rows = unsortRows(n, x, indices))
+      return n.set(0, rows);
   n.set(0, n.gather(x, indices, axis));
 }
 
@@ -47,6 +50,9 @@ void onnx::importGatherNd(NodeImporter &n) {
     if (n.shape(x)[i] != n.shape(indices)[i])
       return n.fail("batch dim " + Twine(i) + " differs: " +
                     Twine(n.shape(x)[i]) + " != " + Twine(n.shape(indices)[i]));
+  if (batch == 0 && depth == 1 && n.rank(indices) == 2)
+    if (Value rows = unsortRows(n, x, indices))
+      return n.set(0, rows);
   SmallVector<int64_t> shape(n.shape(indices).drop_back());
   llvm::append_range(shape, n.shape(x).drop_front(batch + depth));
   n.set(0, n.build<GatherNdOp>(n.type(shape, n.elementOf(x)), {x, indices},

@@ -177,6 +177,18 @@ Value padWithItself(NodeImporter &n, Value x, llvm::StringRef mode,
 void importSegmentRange(NodeImporter &n);
 void importSegmentOp(NodeImporter &n);
 
+/// Whether all elements are known to be `number`.
+bool isAll(NodeImporter &n, Value value, double number);
+/// The group of each row, ascending, if limits[e] is the number of rows of the
+/// groups up to e, counted from those; else null.
+Value findGroups(NodeImporter &n, llvm::ArrayRef<Value> limits);
+/// The inverse of the permutation `indices`, if `updates` are 0, 1, ...: what
+/// updates at these places of anything give. Else null.
+Value findPlaces(NodeImporter &n, Value indices, Value updates);
+/// x[indices] where that puts rows back that were sorted, computed row by row,
+/// and nothing else was done with them: the same without a sort. Else null.
+Value unsortRows(NodeImporter &n, Value x, Value indices);
+
 /// An op's importer.
 using ImportFunction = void (*)(NodeImporter &);
 

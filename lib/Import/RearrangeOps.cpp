@@ -142,7 +142,12 @@ void onnx::importNonZero(NodeImporter &n) {
   if (!n.expectInputs(1, 1))
     return;
   Value x = n.input(0);
-  std::vector<int64_t> elements = n.staticInts(0, "X"), places;
+  std::vector<int64_t> elements, places;
+  if (!n.failed() && isa<FloatType>(n.elementOf(x)))
+    for (double element : n.staticFloats(0, "X"))
+      elements.push_back(element != 0); // NaN is not zero
+  else
+    elements = n.staticInts(0, "X");
   if (n.failed())
     return;
   SmallVector<int64_t> strides(n.rank(x), 1);

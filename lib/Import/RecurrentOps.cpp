@@ -37,8 +37,10 @@ private:
   Value gate(Value x, int64_t i, int64_t dim) {
     return n.part(x, dim, i * hidden, hidden);
   }
-  Value sigmoid(Value x) { return n.pointwise<SigmoidOp>(x); }
-  Value tanh(Value x) { return n.pointwise<TanhOp>(x); }
+  /// Clips, and applies activation `which` (f, g, h) of the direction.
+  Value activate(int which, Value x);
+  /// Reads `activations`: of each direction, those of the op.
+  void readActivations();
   Value plus(Value x, Value bias) { return bias ? a.add(x, bias) : x; }
   State step(const Weights &weights, Value x, State state);
   /// Direction `d` of a parameter whose first dim counts directions.
@@ -50,7 +52,45 @@ private:
   Kind kind;
   int64_t steps = 0, batch = 0, hidden = 0, gates = 0, directions = 0;
   bool batchFirst = false, linearBeforeReset = false;
+  std::vector<std::string> activations; ///< lower case; of all directions
+  int64_t direction = 0;                ///< the one that is unrolled
+  double clip = 0;                      ///< of what activations read; 0: none
 };
+
+Value Unroller::activate(int which, Value x) {
+  // Of gates only: onnxruntime does not clip a cell that is the output's.
+  if (clip > 0 && which < 2)
+    x = a.max(a.min(x, clip), -clip);
+  size_t perDirection = activations.size() / directions;
+  const std::string &name = activations[direction * perDirection + which];
+  if (name == "sigmoid")
+    return n.pointwise<SigmoidOp>(x);
+  return name == "relu" ? n.pointwise<ReluOp>(x) : n.pointwise<TanhOp>(x);
+}
+
+void Unroller::readActivations() {
+  std::vector<std::string> each = {"sigmoid", "tanh", "tanh"};
+  if (kind == Kind::rnn)
+    each = {"tanh"};
+  else if (kind == Kind::gru)
+    each.pop_back();
+  for (int64_t d = 0; d < directions; ++d)
+    llvm::append_range(activations, each);
+  clip = n.floatAttr("clip", 0);
+  const pb::AttributeProto *given = n.find("activations");
+  if (n.failed() || !given || given->strings_size() == 0)
+    return;
+  if (given->strings_size() != static_cast<int>(activations.size()))
+    return n.fail("has " + Twine(given->strings_size()) + " activations; " +
+                  Twine(activations.size()) + " are needed");
+  for (auto [i, name] : llvm::enumerate(given->strings())) {
+    activations[i] = StringRef(name).lower();
+    if (activations[i] != "sigmoid" && activations[i] != "tanh" &&
+        activations[i] != "relu")
+      return n.fail("the activation " + quote(name) +
+                    " is not supported; Sigmoid, Tanh and Relu are");
+  }
+}
 
 /// x is [B,G*H]: the inputs' part of all gates, with its bias.
 State Unroller::step(const Weights &weights, Value x, State state) {
@@ -65,16 +105,17 @@ State Unroller::step(const Weights &weights, Value x, State state) {
   };
   switch (kind) {
   case Kind::rnn:
-    return {tanh(plus(a.add(x, recurrent(state.h, 0, 1)), bias(0, 1))), {}};
+    return {activate(0, plus(a.add(x, recurrent(state.h, 0, 1)), bias(0, 1))),
+            {}};
   case Kind::gru: {
     Value both =
         plus(a.add(n.part(x, 1, 0, 2 * hidden), recurrent(state.h, 0, 2)),
              bias(0, 2));
-    Value z = sigmoid(gate(both, 0, 1)), r = sigmoid(gate(both, 1, 1));
+    Value z = activate(0, gate(both, 0, 1)), r = activate(0, gate(both, 1, 1));
     Value inner = linearBeforeReset
                       ? a.mul(r, plus(recurrent(state.h, 2, 1), bias(2, 1)))
                       : plus(recurrent(a.mul(r, state.h), 2, 1), bias(2, 1));
-    Value candidate = tanh(a.add(gate(x, 2, 1), inner));
+    Value candidate = activate(1, a.add(gate(x, 2, 1), inner));
     Value rest = a.sub(a.number(z, 1.0), z);
     return {a.add(a.mul(rest, candidate), a.mul(z, state.h)), {}};
   }
@@ -86,12 +127,12 @@ State Unroller::step(const Weights &weights, Value x, State state) {
                  : value;
     };
     // Gates: input, output, forget, cell; peepholes: input, output, forget.
-    Value in = sigmoid(peep(gate(all, 0, 1), 0, state.c)),
-          forget = sigmoid(peep(gate(all, 2, 1), 2, state.c));
+    Value in = activate(0, peep(gate(all, 0, 1), 0, state.c)),
+          forget = activate(0, peep(gate(all, 2, 1), 2, state.c));
     Value cell =
-        a.add(a.mul(forget, state.c), a.mul(in, tanh(gate(all, 3, 1))));
-    Value out = sigmoid(peep(gate(all, 1, 1), 1, cell));
-    return {a.mul(out, tanh(cell)), cell};
+        a.add(a.mul(forget, state.c), a.mul(in, activate(1, gate(all, 3, 1))));
+    Value out = activate(0, peep(gate(all, 1, 1), 1, cell));
+    return {a.mul(out, activate(2, cell)), cell};
   }
   }
   return {};
@@ -131,7 +172,7 @@ void Unroller::run() {
   if (!n.expectInputs(3, kind == Kind::lstm ? 8 : 6))
     return;
   Value x = n.input(0), w = n.input(1), lengths = n.input(4);
-  std::string direction = n.stringAttr("direction", "forward");
+  std::string order = n.stringAttr("direction", "forward");
   batchFirst = n.intAttr("layout", 0) != 0;
   linearBeforeReset =
       kind == Kind::gru && n.intAttr("linear_before_reset", 0) != 0;
@@ -141,11 +182,11 @@ void Unroller::run() {
     (void)n.intAttr("output_sequence", 0);
   if (n.failed())
     return;
-  if (direction != "forward" && direction != "reverse" &&
-      direction != "bidirectional")
-    return n.fail("direction is " + quote(direction) +
+  if (order != "forward" && order != "reverse" && order != "bidirectional")
+    return n.fail("direction is " + quote(order) +
                   "; forward, reverse or bidirectional is needed");
-  directions = direction == "bidirectional" ? 2 : 1;
+  directions = order == "bidirectional" ? 2 : 1;
+  readActivations();
   gates = kind == Kind::rnn ? 1 : kind == Kind::gru ? 3 : 4;
   if (n.rank(x) != 3 || n.rank(w) != 3 || n.rank(n.input(2)) != 3)
     return n.fail("inputs 0 to 2 need 3 dims each");
@@ -163,7 +204,7 @@ void Unroller::run() {
   if (steps < 1 || steps > maxSteps)
     return n.fail("has " + Twine(steps) + " steps; 1 to " + Twine(maxSteps) +
                   " are supported");
-  if (lengths && direction != "forward")
+  if (lengths && order != "forward")
     return n.fail("sequence_lens is supported for direction forward only");
   if (lengths && (n.rank(lengths) != 1 || n.shape(lengths)[0] != batch))
     return n.fail("input 4 (sequence_lens) must have one dim of " +
@@ -188,7 +229,8 @@ void Unroller::run() {
     if (kind == Kind::lstm)
       state.c = initial(6, d);
     Value all = plus(n.matmul(x, weights.w, false, true), weights.inputBias);
-    bool reverse = direction == "reverse" || d == 1;
+    bool reverse = order == "reverse" || d == 1;
+    direction = d;
     for (int64_t i = 0; i < steps && !n.failed(); ++i) {
       int64_t t = reverse ? steps - 1 - i : i;
       Value now = n.reshape(n.part(all, 0, t, 1), {batch, gates * hidden});

@@ -199,7 +199,11 @@ void onnx::importScatterElements(NodeImporter &n) {
     result = combine(n, *update, data, reshapeTo(n, data, shape, rank), hits,
                      reshapeTo(n, updates, few, rank - 1), rank);
   }
-  n.set(0, n.transpose(result, order));
+  result = n.transpose(result, order);
+  if (!n.failed() && rank == 1 && *update == Update::add &&
+      isAll(n, n.input(0), 0) && isAll(n, n.input(2), 1))
+    n.graph.histograms[result] = n.input(1);
+  n.set(0, result);
 }
 
 void onnx::importScatterNd(NodeImporter &n) {
@@ -223,6 +227,10 @@ void onnx::importScatterNd(NodeImporter &n) {
                   "indices ask for");
   if (n.typeOf(updates).getNumElements() == 0)
     return n.set(0, data);
+  if (*update == Update::replace && rank == 1 &&
+      n.typeOf(indices).getNumElements() == n.shape(data)[0])
+    if (Value places = findPlaces(n, indices, updates))
+      return n.set(0, places);
   // All elements, each at its own place (what a slice assignment that covers
   // everything is traced to): nothing of the data is left.
   if (*update == Update::replace && depth == rank &&
@@ -308,7 +316,19 @@ void onnx::importTopK(NodeImporter &n) {
       largest ? ComparePredicate::gt : ComparePredicate::lt, other, own);
   Value earlier = a.less(count(n, rank + 1, rank, size),
                          count(n, rank + 1, rank - 1, size));
-  Value tie = n.pointwise<AndOp>({a.equal(other, own), earlier});
+  Value same = a.equal(other, own);
+  if (isa<FloatType>(n.elementOf(x))) {
+    // A NaN is larger than all numbers, so that every element has a place.
+    Type i1 = n.graph.builder().getI1Type();
+    Value ownNan = n.pointwise<IsNanOp>(own, i1),
+          otherNan = n.pointwise<IsNanOp>(other, i1);
+    Value more = largest ? otherNan : ownNan,
+          less = largest ? ownNan : otherNan;
+    better = n.pointwise<OrOp>(
+        {better, n.pointwise<AndOp>({more, n.pointwise<NotOp>(less)})});
+    same = n.pointwise<OrOp>({same, n.pointwise<AndOp>({ownNan, otherNan})});
+  }
+  Value tie = n.pointwise<AndOp>({same, earlier});
   Value before = n.cast(n.pointwise<OrOp>({better, tie}), i64);
   Value place = n.reduce(ReductionKind::sum, before, rank, false); // [L..., n]
   // [L..., p, i]
@@ -318,6 +338,9 @@ void onnx::importTopK(NodeImporter &n) {
   Value taken =
       n.reduce(ReductionKind::sum, a.select(isHere, index, a.number(index, 0)),
                rank, false);
-  n.set(0, n.transpose(takeAlongLast(n, x, taken), order));
+  Value sorted = n.transpose(takeAlongLast(n, x, taken), order);
+  if (!n.failed() && rank == 1 && k[0] == size && !largest)
+    n.graph.rowOrders.push_back({sorted, taken, place});
+  n.set(0, sorted);
   n.set(1, n.transpose(taken, order));
 }

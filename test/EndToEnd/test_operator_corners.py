@@ -37,6 +37,17 @@ def static_cache(past, new, valid):
     return [node("GroupQueryAttention", "q k v pk pv s t", "y nk nv", **attributes)], inputs, weights, (1, new, 32)
 
 
+def recurrent(op, gates, directions, activations, clip, **attributes):
+    """Five steps of a batch of two; clipped so that it is felt."""
+    inputs = dict(x=normal(5, 2, 4), w=normal(directions, gates * 6, 4), r=normal(directions, gates * 6, 6))
+    inputs.update(b=normal(directions, 2 * gates * 6))
+    attributes.update(hidden_size=6, clip=clip, direction="bidirectional" if directions == 2 else "forward")
+    made = node(op, "x w r b", **attributes)
+    if activations:
+        made.attribute.append(helper.make_attribute("activations", activations))
+    return [made], inputs, [], (5, directions, 2, 6)
+
+
 X = normal(7, 33)
 CASES = {
     # A product and the largest of it, rounded apart, must cancel.
@@ -58,6 +69,19 @@ CASES = {
     "prompt_into_a_cache_with_room": static_cache(12, 4, 4),
     "chunk_into_a_cache_with_room": static_cache(12, 3, 7),
     "decode_into_a_cache_with_room": static_cache(12, 1, 8),
+    # Activations are given, as the defaults or not; what they read is clipped.
+    "rnn_clip": recurrent("RNN", 1, 1, ["Tanh"], 0.6),
+    "rnn_relu": recurrent("RNN", 1, 2, ["Relu", "Tanh"], 1.5),
+    "gru_clip": recurrent("GRU", 3, 2, ["Sigmoid", "Tanh"] * 2, 0.6, linear_before_reset=1),
+    "gru_reset_after": recurrent("GRU", 3, 1, [], 0.6),
+    "lstm_clip": recurrent("LSTM", 4, 1, [], 0.6),
+    "lstm_relu": recurrent("LSTM", 4, 2, ["Sigmoid", "Tanh", "Tanh", "Sigmoid", "Relu", "Relu"], 1.0),
+    "integer_nonzero_of_floats": (
+        [node("NonZero", "c", "places"), node("Add", "places one")],
+        dict(one=np.ones((2, 1), np.int64)),
+        [constant("c", np.array([[0, -0.5, 0], [1e-30, 0, -0.0]], np.float32))],
+        (2, 2),
+    ),
     "integer_to_a_fraction": (
         [node("Pow", "x e")],
         dict(x=np.array([4, 9, 16], np.int64)),
@@ -106,6 +130,20 @@ def test_equals_onnxruntime(name, tmp_path):
     got = ours(model, tmp_path, inputs)
     assert got.shape == theirs.shape and got.dtype == theirs.dtype
     np.testing.assert_allclose(got, theirs, rtol=1e-3 if dtype == np.float16 else 1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("largest", [0, 1])
+def test_a_nan_is_larger_than_all(largest, tmp_path):
+    """As for numpy's sort; every index is one of the dim, and none is there twice."""
+    x = X[:, :9].copy()
+    x[0, 2] = x[1, 0] = x[1, 8] = x[2, 4] = np.nan
+    x[3] = np.nan
+    nodes = [node("TopK", "x k", "v y", axis=1, largest=largest)]
+    model = save(tmp_path, nodes, dict(x=x), [constant("k", np.array([9]))], (7, 9), np.int64)
+    order = np.argsort(x if not largest else -x, axis=1, kind="stable")
+    if largest:  # numpy puts NaN last
+        order = np.stack([[*row[np.isnan(v[row])], *row[~np.isnan(v[row])]] for row, v in zip(order, x)])
+    np.testing.assert_array_equal(ours(model, tmp_path, dict(x=x)), order)
 
 
 @pytest.mark.parametrize("op", ["ArgMax", "ArgMin"])
