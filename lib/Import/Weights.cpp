@@ -98,12 +98,45 @@ mlir::dshard::onnx::makeTensorType(llvm::ArrayRef<int64_t> shape,
   return RankedTensorType::get(shape, elementType);
 }
 
+/// Of the scales of a table of blocks of numbers of `bits`: such that the
+/// products scale (number - middle), whose variance is (4^bits - 1) / 12 times
+/// the scale's, are as random weights of K inputs. Nothing for other tensors.
+static std::optional<uint64_t> fanInOfScales(llvm::ArrayRef<int64_t> dims,
+                                             const FirstReader &reader) {
+  llvm::StringRef op = reader.node->op_type();
+  bool isMixture = op == "QMoE";
+  if (!(isMixture ? reader.position == 3 || reader.position == 6 ||
+                        reader.position == 9
+                  : reader.position == 2 &&
+                        (op == "MatMulNBits" || op == "GatherBlockQuantized")))
+    return std::nullopt;
+  int64_t bits = 4, block = op == "GatherBlockQuantized" ? 128 : 0, k = 0;
+  for (const pb::AttributeProto &a : reader.node->attribute()) {
+    if (a.name() == (isMixture ? "expert_weight_bits" : "bits"))
+      bits = a.i();
+    if (a.name() == "block_size")
+      block = a.i();
+    if (a.name() == "K")
+      k = a.i();
+  }
+  constexpr int64_t most = int64_t(1) << 31;
+  if (op != "MatMulNBits" && !dims.empty() && block > 0 && block < most &&
+      dims.back() < most)
+    k = dims.back() * block;
+  if ((bits != 4 && bits != 8) || k < 1 || k > most)
+    return std::nullopt;
+  return static_cast<uint64_t>(k) * ((uint64_t(1) << (2 * bits)) - 1) / 12;
+}
+
 uint64_t mlir::dshard::onnx::fanInOf(llvm::ArrayRef<int64_t> dims,
                                      const FirstReader &reader) {
   // A conditional expression would be a copy that ends here.
   llvm::StringRef op;
   if (reader.node)
     op = reader.node->op_type();
+  if (reader.node)
+    if (std::optional<uint64_t> scales = fanInOfScales(dims, reader))
+      return *scales;
   if (dims.size() <= 1) {
     bool isBias = (op == "Gemm" && reader.position == 2) || op == "Add";
     return !isBias ? 0 : dims.empty() ? 1 : dims[0];

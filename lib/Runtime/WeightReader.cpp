@@ -197,11 +197,12 @@ Status WeightReader::Slice::run() {
     return Status::error("weight '" +
                          std::string(reader.plan.string(source.name())) +
                          "' has no element type");
-  if (drawn && !plan::isFloat(stored))
+  if (drawn && !plan::isFloat(stored) && stored != DataType::u8)
     return Status::error(
         "weight '" + std::string(reader.plan.string(source.name())) + "' is " +
         plan::toString(stored) +
-        ": only floating-point weights have random values; give the files");
+        ": only floating-point weights and uint8 have random values; give "
+        "the files");
   const auto &fileDims = *source.stored()->dims();
   int64_t stride = 1;
   for (int i = dims - 1; i >= 0; --i) {
@@ -315,6 +316,10 @@ void WeightReader::Slice::draw(int64_t begin, int64_t count, char *to) {
     for (int64_t i = 0; i < count; ++i)
       reinterpret_cast<uint16_t *>(to)[i] =
           bfloat16FromFloat(random.weight(begin + i, fanIn));
+    return;
+  case DataType::u8:
+    for (int64_t i = 0; i < count; ++i)
+      reinterpret_cast<uint8_t *>(to)[i] = random.byte(begin + i);
     return;
   default:
     for (int64_t i = 0; i < count; ++i)

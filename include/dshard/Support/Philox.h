@@ -24,13 +24,15 @@
 //   norm, fan_in = 0:    f32(1.0 + f64(f32(0.1)) * symmetric(i))
 //                        (f64 arithmetic, where both products are exact, so
 //                        that a fused multiply-add changes nothing)
+//   weight of type uint8 (packed 4-bit or 8-bit numbers): word(i) >> 24
 //   floating-point input: symmetric(i)
 //   integer input in [low, low + count), 1 <= count <= 2^32:
 //                        low + ((word(i) * count) >> 32) in 64-bit integers
 //   boolean input, mask: true (1)
 //
 // A value of another floating-point type is the f32 value converted (round to
-// nearest even). An integer weight has no random value: refuse it.
+// nearest even). A weight of another integer type has no random value: refuse
+// it.
 //
 //===----------------------------------------------------------------------===//
 #ifndef DSHARD_SUPPORT_PHILOX_H
@@ -100,6 +102,10 @@ public:
   /// Uniform in [low, low + count); count is in [1, 2^32].
   int64_t integer(uint64_t index, int64_t low, uint64_t count) {
     return low + static_cast<int64_t>((uint64_t{word(index)} * count) >> 32);
+  }
+  /// A weight of type uint8.
+  uint8_t byte(uint64_t index) {
+    return static_cast<uint8_t>(word(index) >> 24);
   }
   /// A weight with the given fan_in: +-sqrt(3 / fan_in); fan_in 0: 1 +- 0.1.
   float weight(uint64_t index, uint64_t fanIn) {
