@@ -24,9 +24,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 # In front of them: what the graph phase does with ops taken apart. Constants are not
 # folded: that rounds them.
 GRAPH = [
-    "--dshard-decompose", "--dshard-canonicalize-graph", "--dshard-unflatten-rows", "--dshard-canonicalize-graph",
+    "--dshard-decompose", "--dshard-canonicalize-graph",
+    "--dshard-raise-grouped-matmul", "--dshard-unflatten-rows", "--dshard-canonicalize-graph",
     "--dshard-raise-rms-norm", "--dshard-raise-rotary", "--dshard-raise-swiglu", "--dshard-raise-gelu",
-    "--dshard-raise-attention", "--dshard-canonicalize-graph", "--dshard-cse", "--dshard-verify-graph",
+    "--dshard-raise-attention", "--dshard-sink-transposes", "--dshard-canonicalize-graph", "--dshard-cse",
+    "--dshard-verify-graph",
 ]
 RESOLVE = [
     "--dshard-verify-annotated", "--dshard-pad", "--dshard-fully-shard", "--dshard-propagate",
