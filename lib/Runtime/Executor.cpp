@@ -667,7 +667,7 @@ Status Executor::check() {
             device.state, matmulNBitsArguments(program, instruction),
             program.thread_scratch());
       } else if (kind == InstructionKind::GROUPED_MATMUL ||
-                  kind == InstructionKind::GROUPED_WEIGHT_GRAD) {
+                 kind == InstructionKind::GROUPED_WEIGHT_GRAD) {
         loops.assign(64, 0);
         status = device.functions->grouped
                      ? device.functions->checkGrouped(

@@ -24,7 +24,7 @@ import tools
 FAMILIES = tools.MODELS / "families"
 TABLE = tools.ROOT / "docs" / "families.md"
 TRUE_WIDTH = "## True width\n"  # what follows in TABLE is of true_width.py
-STYLES = ["dynamo", "dynamo23", "genai", "hf", "hf-gen", "legacy", "optimum"]
+STYLES = ["dynamo", "dynamo23", "genai", "genai-int4", "hf", "hf-gen", "legacy", "optimum"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +151,11 @@ def inputs_of(model, style, padding="right", seed=0, sizes=SMALL):
     return values
 
 
+# 5e-3 in place of 1e-4 for files that ask for activations of 8 bits (accuracy_level 4): where two sums differ by
+# their last bit, so may the numbers that they are rounded to.
+ROUNDED_SLACK = 50
+
+
 class Case:
     """A graph with weights, its inputs and what onnxruntime computes."""
 
@@ -160,7 +165,9 @@ class Case:
         self.model = prepare(case, folder)
         loaded = onnx.load(str(self.model), load_external_data=False)
         self.outputs = [value.name for value in loaded.graph.output]
-        if self.style == "genai":  # the cache of padded tokens is anything
+        attributes = [a for node in loaded.graph.node for a in node.attribute]
+        self.slack = ROUNDED_SLACK if any(a.name == "accuracy_level" and a.i == 4 for a in attributes) else 1
+        if self.style.startswith("genai"):  # the cache of padded tokens is anything
             self.outputs = ["logits"]
         self.dims = dims_of(loaded, self.style, sizes)
         self.graph = loaded
@@ -204,7 +211,7 @@ class Case:
         inputs, expected = self.inputs_and_expected(padding)
         for name, theirs in expected.items():
             got = outputs[name]
-            if self.style == "genai":  # rows past a sequence's end are anything
+            if self.style.startswith("genai"):  # rows past a sequence's end are anything
                 real = inputs["attention_mask"].astype(bool)
                 got, theirs = got[real], theirs[real]
             if got.shape != theirs.shape or got.size:
@@ -213,7 +220,7 @@ class Case:
     def difference(self, mesh, padding="right"):
         """The largest difference of any output, in units of its tolerance."""
         ours, _ = self.run(self.compile(mesh), padding)
-        return worst_difference(self.compared(ours, padding))
+        return worst_difference(self.compared(ours, padding)) / self.slack
 
     def attentions(self):
         """(raised, left in single ops): attentions, and softmaxes, of the graph phase."""
@@ -242,8 +249,9 @@ def prepare(case, folder):
 
 def reason(error):
     """The line of an error that says what is wrong, alike for all models that have it."""
-    lines = [line for line in str(error).splitlines() if "error:" in line]
-    return shorten((lines or str(error).splitlines() or [""])[0].partition("error: ")[2])
+    lines = str(error).splitlines()
+    said = [line.partition("error: ")[2] for line in lines if "error: " in line]
+    return shorten((said or [line for line in lines if "exit status" in line] or lines or ["no error is told"])[0])
 
 
 def shorten(text):
@@ -283,10 +291,11 @@ HEAD = """# Model families
 What the checked-in graphs of `test/models/families` do: small configurations (hidden 64, 2 layers, vocabulary 97), written by
 `scripts/export-families` with the usual exporters: torch.onnx (`dynamo` at opset 20, `dynamo23` at 23), TorchScript
 (`legacy`), transformers' own exporter (`hf`, and its pair for generation, `hf-gen`), optimum (`optimum`: opset 18, decoders
-with a cache), onnxruntime-genai's builder (`genai`). Weights are random (`scripts/fill-weights`), batches have a padded row;
-*ok* means equal to onnxruntime by the rule for fp32: |ours − theirs| ≤ 1e-4 · max(1, largest |value|). *Attention* counts
-those that became one op, without a tensor of scores; what stays in single ops adds a bias of its own to the scores (T5,
-MPNet, BLOOM) or more than one product (DeBERTa).
+with a cache), onnxruntime-genai's builder (`genai`, and with packed weights of 4 bits `genai-int4`, in several block sizes,
+with and without zero points; Llama, Qwen3 and Gemma 3 ask for activations of 8 bits). Weights are random
+(`scripts/fill-weights`), batches have a padded row; *ok* means equal to onnxruntime by the rule for fp32:
+|ours − theirs| ≤ 1e-4 · max(1, largest |value|), and 5e-3 where activations are of 8 bits. *Attention* counts those that
+became one op, without a tensor of scores.
 
 A cell is empty where the style is not tried on that mesh (`families.py --mesh` tries any).
 `test/EndToEnd/test_families.py` checks the table; `.venv/bin/python test/EndToEnd/families.py --write` writes it again.
