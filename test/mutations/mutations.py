@@ -90,6 +90,7 @@ mutation("all_reduce takes the maximum", "mlp", PASSES, sub(r"(dshard\.all_reduc
 mutation("a pending maximum is summed", "mixed", RANDOM, sub(r"(dshard\.all_reduce +)max", r"\1sum"))
 mutation("reduce_scatter takes the maximum", "mixed", RANDOM, sub(r"(dshard\.reduce_scatter +)sum", r"\1max"))
 mutation("add the bias tp times", "mixed", RANDOM, bias_before_reduction)
+mutation("attention forgets its bias", "mixed", RANDOM, sub(r"(dshard\.attention %\w+, %\w+, %\w+), %\w+ (.*), tensor<1x2x4x4xf32>\)", r"\1 \2)"))
 mutation("reduce over another axis of the same size", "mixed", RANDOM,
          sub(r'(all_reduce .*over \[)"tp"(\] why "row-parallel output of product")', r'\1"tp":(1)2, "dp_shard"\2'), "should hold the same values")
 mutation("reduce over half of the axis", "mixed", RANDOM, sub(r'(all_reduce .*over \[)"tp"(\] why "row-parallel)', r'\1"tp":(1)2\2'), "should hold the same values")

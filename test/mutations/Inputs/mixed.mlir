@@ -8,6 +8,7 @@ func.func @run(
     %bias: tensor<24xf32> {dshard.name = "bias", dshard.role = #dshard.role<param>},
     %q: tensor<2x8x4x4xf32> {dshard.name = "q", dshard.role = #dshard.role<input>, dshard.sharding = #dshard.sharding<[{"dp_shard"}, {"tp"}, {}, {} ]>},
     %k: tensor<2x2x4x4xf32> {dshard.name = "k", dshard.role = #dshard.role<input>, dshard.sharding = #dshard.sharding<[{"dp_shard"}, {"tp":(1)2}, {}, {} ]>},
+    %b: tensor<1x8x4x4xf32> {dshard.name = "b", dshard.role = #dshard.role<param>},
     %t: tensor<8x16xf32> {dshard.name = "t", dshard.role = #dshard.role<input>, dshard.sharding = #dshard.sharding<[{"tp"}, {} ]>},
     %u: tensor<4x8x16xf32> {dshard.name = "u", dshard.role = #dshard.role<input>, dshard.sharding = #dshard.sharding<[{"tp"}, {"dp_shard"}, {} ]>})
     -> (tensor<8x24xf32> {dshard.name = "product", dshard.sharding = #dshard.sharding<[{"dp_shard"}, {} ]>},
@@ -24,7 +25,7 @@ func.func @run(
   %3 = dshard.matmul %2, %w {path = "scattered", part = #dshard.part<forward>} : (tensor<8x16xf32>, tensor<16x24xf32>) -> tensor<8x24xf32>
   %4 = dshard.reduce %x {path = "mean", part = #dshard.part<forward>, kind = #dshard<reduction mean>, dims = array<i64: 1>} : (tensor<8x16xf32>) -> tensor<8xf32>
   %5 = dshard.reduce %u {path = "largest", part = #dshard.part<forward>, kind = #dshard<reduction max>, dims = array<i64: 0>} : (tensor<4x8x16xf32>) -> tensor<8x16xf32>
-  %6:2 = dshard.attention %q, %k, %k {path = "heads", part = #dshard.part<forward>, scale = 0.5 : f64, causal} : (tensor<2x8x4x4xf32>, tensor<2x2x4x4xf32>, tensor<2x2x4x4xf32>) -> (tensor<2x8x4x4xf32>, tensor<2x8x4xf32>)
+  %6:2 = dshard.attention %q, %k, %k, %b {path = "heads", part = #dshard.part<forward>, scale = 0.5 : f64, causal} : (tensor<2x8x4x4xf32>, tensor<2x2x4x4xf32>, tensor<2x2x4x4xf32>, tensor<1x8x4x4xf32>) -> (tensor<2x8x4x4xf32>, tensor<2x8x4xf32>)
   %7 = dshard.transpose %6#0 {path = "heads", part = #dshard.part<forward>, permutation = array<i64: 0, 2, 1, 3>} : (tensor<2x8x4x4xf32>) -> tensor<2x4x8x4xf32>
   %8 = dshard.reshape %7 {path = "heads", part = #dshard.part<forward>} : (tensor<2x4x8x4xf32>) -> tensor<2x4x32xf32>
   %9 = dshard.neg %t {path = "exchanged", part = #dshard.part<forward>} : (tensor<8x16xf32>) -> tensor<8x16xf32>
