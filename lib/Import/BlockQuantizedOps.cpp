@@ -175,7 +175,7 @@ void onnx::importMatMulNBits(NodeImporter &n) {
            "from 16 on");
   if (n.failed())
     return;
-  if (int8 && bits == 4)
+  if (int8)
     a = roundToInt8(n, a, block);
   int64_t blocks = (k + block - 1) / block;
   Value weights =

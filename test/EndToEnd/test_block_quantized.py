@@ -80,16 +80,16 @@ def test_equals_onnxruntime(bits, block, zeros, bias, hidden, calls, seq, tmp_pa
         np.testing.assert_allclose(outputs[name], value, rtol=1e-5, atol=1e-5 * max(1, np.abs(value).max()))
 
 
-@pytest.mark.parametrize("kernels", ["", "portable"])
+@pytest.mark.parametrize("bits,block,kernels", [(4, 32, ""), (4, 32, "portable"), (4, 64, ""), (8, 32, "")])
 @pytest.mark.parametrize("zeros", [False, True])
-def test_activations_of_8_bits(kernels, zeros, tmp_path, monkeypatch):
+def test_activations_of_8_bits(bits, block, kernels, zeros, tmp_path, monkeypatch):
     """Asked for by the file; onnxruntime rounds its activations in the same way."""
-    model = two_layers(tmp_path, 4, 32, zeros, True, 128, level=4)
+    model = two_layers(tmp_path, bits, block, zeros, True, 128, level=4)
     exact = tmp_path / "exact"
     exact.mkdir()
     x = {"x": np.random.default_rng(1).standard_normal((2, 7, 64)).astype(np.float32)}
     rounded = tools.onnxruntime_outputs(model, x)
-    precise = tools.onnxruntime_outputs(two_layers(exact, 4, 32, zeros, True, 128), x)
+    precise = tools.onnxruntime_outputs(two_layers(exact, bits, block, zeros, True, 128), x)
     plan = tmp_path / "quantised.dsplan"
     tools.compile_plan(model, plan, dims={"batch": 2, "seq": 7})
     monkeypatch.setenv("DSHARD_KERNELS", kernels)
