@@ -154,7 +154,7 @@ Value Inserter::detectAccumulator(Operation *op) {
 /// Ops behind which reducing costs no more than before them.
 static bool keepsSize(Operation *op) {
   if (!isa<AddOp, SubOp, NegOp, MulOp, DivOp, CastOp, TransposeOp, ReshapeOp,
-           PadOp, SliceOp>(op))
+           PadOp, SliceOp, ReduceOp>(op))
     return false;
   double before = 0;
   for (Value value : op->getOperands())
