@@ -2,7 +2,9 @@
 //
 // A convolution is a matrix product of windows with weights ("im2col"); a
 // depthwise one is a sum of products. Each group's outputs are dims of the
-// result, so output channels shard as columns of a linear layer do.
+// result, so output channels shard as columns of a linear layer do. Channels
+// are the last dim inside: the transposes around one convolution cancel those
+// of the next (dshard-sink-transposes moves them past what is between).
 //
 //===----------------------------------------------------------------------===//
 
@@ -42,78 +44,81 @@ static bool expectImageAndWeight(NodeImporter &n, Value x, Value weight,
   return !n.failed();
 }
 
-/// Windows times weights [M, C / groups, K...], without a bias.
-static Value convolve(NodeImporter &n, Value x, Value weight,
+/// Windows times weights [M, C / groups, K...], plus the bias [M] (or null).
+/// Computed with the channels last, which is a linear layer on windows.
+static Value convolve(NodeImporter &n, Value x, Value weight, Value bias,
                       ArrayRef<Window> windows, int64_t groups) {
-  Value open = openWindows(n, x, windows, 0);
+  Value open = openWindows(n, channelsLast(n, x), windows, 0);
   if (!open)
     return {};
   int64_t batch = n.shape(x)[0], channels = n.shape(x)[1] / groups,
           outputs = n.shape(weight)[0] / groups, places = 1, taps = 1;
-  SmallVector<int64_t> counts;
+  SmallVector<int64_t> result{batch};
   for (const Window &w : windows) {
-    counts.push_back(w.count);
+    result.push_back(w.count);
     places *= w.count;
     taps *= w.kernel;
   }
-  SmallVector<int64_t> result{batch, groups * outputs};
-  llvm::append_range(result, counts);
+  result.push_back(groups * outputs);
+  Value sum;
   if (channels == 1 && groups > 1) {
-    // Depthwise: [N, G, O1, K1, ...] * [G, 1, K1, ...], summed over K; several
+    // Depthwise: [N, O1, K1, ..., G] * [K1, ..., G], summed over K; several
     // outputs per group are one more dim.
-    SmallVector<int64_t> opened(n.shape(open)), filter{groups}, sums;
-    int64_t first = 3;
-    if (outputs > 1) {
-      opened.insert(opened.begin() + 2, 1);
-      filter.push_back(outputs);
-      ++first;
-    }
+    SmallVector<int64_t> opened(n.shape(open)), filter, flat{outputs * groups},
+        permutation;
     for (auto [i, w] : llvm::enumerate(windows)) {
       filter.append({1, w.kernel});
-      sums.push_back(first + 2 * i);
+      flat.push_back(w.kernel);
+      permutation.push_back(1 + i);
+    }
+    filter.push_back(groups);
+    permutation.push_back(0);
+    Value kernel = n.transpose(n.reshape(weight, flat), permutation);
+    if (outputs > 1) {
+      opened.push_back(1);
+      filter.push_back(outputs);
     }
     Arithmetic a(n);
     Value products = a.mul(a.wide(n.reshape(open, opened)),
-                           a.wide(n.reshape(weight, filter)));
-    Value sum = n.reduce(ReductionKind::sum, products, sums, false);
-    return n.reshape(a.narrow(sum, x), result);
-  }
-  // [N, C, O1, K1, ...] to [N, O..., C, K...].
-  SmallVector<int64_t> permutation{0};
-  for (size_t i = 0; i < windows.size(); ++i)
-    permutation.push_back(2 + 2 * i);
-  permutation.push_back(1);
-  for (int64_t dim : kernelDims(windows))
-    permutation.push_back(dim);
-  Value rows = n.transpose(open, permutation);
-  SmallVector<int64_t> filter{outputs, channels * taps};
-  if (groups == 1) {
-    rows = n.reshape(rows, {batch, places, channels * taps});
+                           a.wide(n.reshape(kernel, filter)));
+    sum = n.reduce(ReductionKind::sum, products, kernelDims(windows), false);
+    sum = n.reshape(a.narrow(sum, x), result);
   } else {
-    rows =
-        n.transpose(n.reshape(rows, {batch, places, groups, channels * taps}),
-                    {0, 2, 1, 3});
-    filter.insert(filter.begin(), groups);
+    // [N, O1, K1, ..., C] to [N, O..., K..., C].
+    SmallVector<int64_t> permutation{0}, rows(result);
+    for (size_t i = 0; i < windows.size(); ++i)
+      permutation.push_back(1 + 2 * i);
+    for (int64_t dim : kernelDims(windows))
+      permutation.push_back(dim);
+    permutation.push_back(n.rank(open) - 1);
+    open = n.transpose(open, permutation);
+    // [M, C, K...] to [M, K..., C].
+    Value filter =
+        n.reshape(channelsLast(n, weight), {groups * outputs, taps * channels});
+    if (groups == 1) {
+      rows.back() = taps * channels;
+      sum = n.matmul(n.reshape(open, rows), filter, false, true);
+    } else {
+      open = n.reshape(open, {batch, places, taps, groups, channels});
+      open = n.transpose(open, {0, 3, 1, 2, 4});
+      open = n.reshape(open, {batch, groups, places, taps * channels});
+      filter = n.reshape(filter, {groups, outputs, taps * channels});
+      sum = n.matmul(open, filter, false, true);
+      sum = n.reshape(n.transpose(sum, {0, 2, 1, 3}), result);
+    }
   }
-  Value product = n.matmul(rows, n.reshape(weight, filter), false, true);
-  return n.reshape(n.transposeLast(product), result);
+  return channelsFirst(n, bias ? n.pointwise<AddOp>({sum, bias}) : sum);
 }
 
-/// Adds [M] to [N, M, ...].
-static Value addBias(NodeImporter &n, Value x, int input) {
-  if (!n.hasInput(input) || !x)
-    return x;
-  Value bias = n.input(input);
-  if (n.failed())
+/// [M], or null without one.
+static Value readBias(NodeImporter &n, int input, int64_t channels) {
+  Value bias = n.hasInput(input) ? n.input(input) : Value();
+  if (n.failed() || !bias)
     return {};
-  if (n.rank(bias) != 1 || n.shape(bias)[0] != n.shape(x)[1]) {
-    n.fail("bias must have the " + Twine(n.shape(x)[1]) +
+  if (n.rank(bias) != 1 || n.shape(bias)[0] != channels)
+    n.fail("bias must have the " + Twine(channels) +
            " output channels as its only dim");
-    return {};
-  }
-  SmallVector<int64_t> shape(n.rank(x) - 1, 1);
-  shape[0] = n.shape(x)[1];
-  return n.pointwise<AddOp>({x, n.reshape(bias, shape)});
+  return bias;
 }
 
 void onnx::importConv(NodeImporter &n) {
@@ -123,9 +128,10 @@ void onnx::importConv(NodeImporter &n) {
   int64_t groups = n.intAttr("group", 1);
   if (!expectImageAndWeight(n, x, weight, groups, false))
     return;
+  Value bias = readBias(n, 2, n.shape(weight)[0]);
   auto windows = readWindows(n, x, n.shape(weight).drop_front(2));
   if (!n.failed())
-    n.set(0, addBias(n, convolve(n, x, weight, windows, groups), 2));
+    n.set(0, convolve(n, x, weight, bias, windows, groups));
 }
 
 /// [C, M / groups, K...] to [M, C / groups, K...], K reversed.
@@ -205,9 +211,11 @@ void onnx::importConvTranspose(NodeImporter &n) {
     windows.push_back(
         {count + extent - 1, kernel, 1, dilations[i], 0, 0, count});
   }
-  Value y = convolve(n, padOrCrop(n, x, low, high),
-                     transposeWeight(n, weight, groups), windows, groups);
-  n.set(0, addBias(n, y, 2));
+  Value bias = readBias(n, 2, n.shape(weight)[1] * groups);
+  if (!n.failed())
+    n.set(0,
+          convolve(n, padOrCrop(n, x, low, high),
+                   transposeWeight(n, weight, groups), bias, windows, groups));
 }
 
 /// The sum of blocks [N, C * K, L], each put where it was cut.

@@ -54,18 +54,19 @@ void onnx::importMaxPool(NodeImporter &n) {
   if (n.failed())
     return;
   auto dims = kernelDims(windows);
-  Value open = openWindows(n, x, windows, lowest(n.elementOf(x)));
-  n.set(0, n.reduce(ReductionKind::max, open, dims, false));
+  Value open =
+      openWindows(n, channelsLast(n, x), windows, lowest(n.elementOf(x)));
+  n.set(0, channelsFirst(n, n.reduce(ReductionKind::max, open, dims, false)));
   if (!n.hasOutput(1))
     return;
   // The first place in a window that holds its maximum.
   Arithmetic a(n);
   double last = std::ldexp(1.0, 52);
-  Value numbers =
-      openWindows(n, elementNumbers(n, x, columnMajor), windows, last);
+  Value numbers = openWindows(
+      n, channelsLast(n, elementNumbers(n, x, columnMajor)), windows, last);
   Value best = n.reduce(ReductionKind::max, open, dims, true);
   Value hits = a.select(a.equal(open, best), numbers, a.number(numbers, last));
-  n.set(1, n.reduce(ReductionKind::min, hits, dims, false));
+  n.set(1, channelsFirst(n, n.reduce(ReductionKind::min, hits, dims, false)));
 }
 
 /// How many elements each window sees along its dim; padded ones, too, if
@@ -97,8 +98,10 @@ void onnx::importAveragePool(NodeImporter &n) {
   auto windows = readWindows(n, x, readKernelShape(n, x));
   if (n.failed())
     return;
-  Value sum = n.reduce(ReductionKind::sum, openWindows(n, wide, windows, 0),
-                       kernelDims(windows), false);
+  Value sum = channelsFirst(
+      n, n.reduce(ReductionKind::sum,
+                  openWindows(n, channelsLast(n, wide), windows, 0),
+                  kernelDims(windows), false));
   Value count;
   for (auto [i, w] : llvm::enumerate(windows)) {
     SmallVector<int64_t> line(windows.size() - i, 1);
@@ -143,8 +146,9 @@ void onnx::importLpPool(NodeImporter &n) {
   auto windows = readWindows(n, x, readKernelShape(n, x));
   if (n.failed())
     return;
-  Value open = openWindows(n, a.wide(x), windows, 0);
-  n.set(0, a.narrow(powerNorm(n, open, p, kernelDims(windows), false), x));
+  Value open = openWindows(n, channelsLast(n, a.wide(x)), windows, 0);
+  Value norm = powerNorm(n, open, p, kernelDims(windows), false);
+  n.set(0, a.narrow(channelsFirst(n, norm), x));
 }
 
 /// The dims that a global pool goes over; nothing (and a failure) if there are

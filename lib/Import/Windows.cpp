@@ -128,8 +128,27 @@ Value onnx::stretch(NodeImporter &n, Value x, int64_t dim, int64_t stride) {
 SmallVector<int64_t> onnx::kernelDims(ArrayRef<Window> windows) {
   SmallVector<int64_t> dims;
   for (size_t i = 0; i < windows.size(); ++i)
-    dims.push_back(3 + 2 * i);
+    dims.push_back(2 + 2 * i);
   return dims;
+}
+
+Value onnx::channelsLast(NodeImporter &n, Value x) {
+  if (!x)
+    return x;
+  SmallVector<int64_t> permutation{0};
+  for (int64_t d = 2; d < n.rank(x); ++d)
+    permutation.push_back(d);
+  permutation.push_back(1);
+  return n.transpose(x, permutation);
+}
+
+Value onnx::channelsFirst(NodeImporter &n, Value x) {
+  if (!x)
+    return x;
+  SmallVector<int64_t> permutation{0, n.rank(x) - 1};
+  for (int64_t d = 1; d < n.rank(x) - 1; ++d)
+    permutation.push_back(d);
+  return n.transpose(x, permutation);
 }
 
 Value onnx::openWindows(NodeImporter &n, Value x, ArrayRef<Window> windows,
@@ -139,14 +158,14 @@ Value onnx::openWindows(NodeImporter &n, Value x, ArrayRef<Window> windows,
   // Exactly what the windows reach.
   SmallVector<int64_t> low(n.rank(x), 0), high(n.rank(x), 0);
   for (auto [i, w] : llvm::enumerate(windows)) {
-    low[2 + i] = w.low;
-    high[2 + i] = w.reach() - w.low - w.size;
+    low[1 + i] = w.low;
+    high[1 + i] = w.reach() - w.low - w.size;
   }
   x = padOrCrop(n, x, low, high, fill);
   if (!x)
     return x;
   for (auto [i, w] : llvm::enumerate(windows)) {
-    int64_t dim = 2 + 2 * i; // of this dim, now that those before are split
+    int64_t dim = 1 + 2 * i; // of this dim, now that those before are split
     SmallVector<int64_t> shape(n.shape(x));
     if (w.kernel == 1) {
       SmallVector<int64_t> begin(shape.size(), 0), stride(shape.size(), 1);

@@ -33,12 +33,18 @@ llvm::SmallVector<Window> readWindows(NodeImporter &n, Value x,
 /// The attribute kernel_shape, of the number of dims that x has from 2 on.
 llvm::SmallVector<int64_t> readKernelShape(NodeImporter &n, Value x);
 
-/// [N, C, D1, D2, ...] to [N, C, count1, kernel1, count2, kernel2, ...], where
+/// [N, C, D1, ...] to [N, D1, ..., C]. What windows read lies side by side
+/// then, so that one load takes a vector of channels.
+Value channelsLast(NodeImporter &n, Value x);
+/// Back.
+Value channelsFirst(NodeImporter &n, Value x);
+
+/// [N, D1, D2, ..., C] to [N, count1, kernel1, count2, kernel2, ..., C], where
 /// places outside of x read `fill`.
 Value openWindows(NodeImporter &n, Value x, llvm::ArrayRef<Window> windows,
                   double fill);
 
-/// The dims of the kernel in what openWindows gives: 3, 5, ...
+/// The dims of the kernel in what openWindows gives: 2, 4, ...
 llvm::SmallVector<int64_t> kernelDims(llvm::ArrayRef<Window> windows);
 
 /// Puts stride - 1 zeros between the elements of `dim`.

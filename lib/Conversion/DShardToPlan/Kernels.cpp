@@ -152,6 +152,12 @@ static bool isInPlaceSafe(FusedOp op, BlockArgument argument) {
 }
 
 LogicalResult Converter::convertLaunch(FusedOp op) {
+  // Weights in another order: the product reads what `load` packed.
+  if (op->getNumOperands() == 1 && Weights::isReadOnly(op->getOperand(0))) {
+    const WeightState *state = weights.find(op->getOpOperand(0));
+    if (state && state->packed)
+      return success();
+  }
   if (std::optional<double> number = getFillValue(op)) {
     // Repeats that start from it fill their own places.
     if (!llvm::all_of(op.getResult(0).getUsers(), llvm::IsaPred<RepeatOp>))
