@@ -64,7 +64,8 @@ class Sizes:
 SMALL = Sizes()
 MESHES = ["", "dp_shard=2", "tp=2", "tp=4", "dp_shard=2,tp=2", "dp_shard=2,tp=2 sp"]
 # What the table has: every mesh for one style, the ends of the range for others.
-MESHES_OF = {"dynamo": MESHES, "hf": ["", "dp_shard=2,tp=2 sp"], "legacy": ["", "dp_shard=2,tp=2 sp"]}
+ENDS = ["", "dp_shard=2,tp=2 sp"]
+MESHES_OF = {"dynamo": MESHES, "hf": ENDS, "legacy": ENDS, "genai": ["", "tp=2"], "genai-int4": ["", "tp=2"]}
 # Of the native op RotaryEmbedding with tables of batch 1 onnxruntime wants one table per batch: the oracle is the same
 # model at opset 20, which has the same parameters.
 ORACLE_STYLE = {"dynamo23": "dynamo"}

@@ -8,6 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 
+import families
 import tools
 
 PROGRAM = r"""
@@ -66,3 +67,19 @@ def test_runtime_makes_the_same_bytes(name, tmp_path):
     assert random[output].tobytes() == filled[output].tobytes()
     assert random[output].tobytes() != other[output].tobytes()
     assert np.abs(filled[output].astype(np.float32)).max() > 0
+
+
+@pytest.mark.parametrize("name", ["mistral", "llama-tied"])
+def test_packed_weights(name, tmp_path):
+    """Bytes of 4-bit numbers, their zero points and scales: the same bytes, and numbers of an ordinary size."""
+    model = tmp_path / "model.onnx"
+    shutil.copyfile(families.path_of(f"genai-int4/{name}"), model)
+    graph = families.onnx.load(str(model), load_external_data=False)
+    inputs = families.inputs_of(graph, "genai-int4")
+    plan = tmp_path / "model.dsplan"
+    tools.compile_plan(model, plan, "", families.dims_of(graph, "genai-int4"))
+    random, _ = tools.run_plan(plan, inputs, ["logits"], tmp_path, "--random-weights=5")
+    tools.fill_weights(model, seed=5)
+    filled, _ = tools.run_plan(plan, inputs, ["logits"], tmp_path)
+    assert random["logits"].tobytes() == filled["logits"].tobytes()
+    assert 0.5 < filled["logits"].std() < 2
