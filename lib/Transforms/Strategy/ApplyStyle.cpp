@@ -451,7 +451,9 @@ LogicalResult StyleWriter::applyExperts(const PlanEntry &entry, StringRef path,
            << path << ": 'in' of " << entry.key
            << " is not supported for experts; leave it out";
   bool columns = entry.style == Style::colwise;
-  int64_t dim = columns == product.getTransposeWeights() ? 1 : 2;
+  int64_t dim = entry.style == Style::expertParallel       ? 0
+                : columns == product.getTransposeWeights() ? 1
+                                                           : 2;
   if (failed(shardWeight(product.getWeights(), dim, tensorAxis,
                          /*mayPad=*/false, entry, path)))
     return failure();
@@ -623,10 +625,13 @@ LogicalResult StyleWriter::apply(const PlanEntry &entry, StringRef path) {
     return replicateParameters(entry, path);
   case Style::colwise:
   case Style::rowwise:
+  case Style::expertParallel:
     break;
   }
   bool found = false;
   for (Operation *op : tree.opsOf(path)) {
+    if (entry.style == Style::expertParallel && !isa<GroupedMatMulOp>(op))
+      continue;
     if (auto product = dyn_cast<MatMulOp>(op); product && hasWeight(product)) {
       found = true;
       if (failed(applyLinear(entry, path, product)))
@@ -646,5 +651,8 @@ LogicalResult StyleWriter::apply(const PlanEntry &entry, StringRef path) {
     return success();
   return emitError(function.getLoc())
          << "plan key '" << entry.key << "' matches '" << path
-         << "', which has no Linear or Embedding for " << entry.styleName;
+         << "', which has no "
+         << (entry.style == Style::expertParallel ? "experts"
+                                                  : "Linear or Embedding")
+         << " for " << entry.styleName;
 }

@@ -30,6 +30,7 @@ static const StyleRow styles[] = {
     {"rowwise", Style::rowwise, replicate},
     {"colwise_rep", Style::colwise, replicate},
     {"rowwise_rep", Style::rowwise, replicate},
+    {"expert_parallel", Style::expertParallel, replicate},
     {"prepare_input", Style::prepareInput, std::nullopt},
     {"prepare_output", Style::prepareOutput, std::nullopt},
     {"replicated", Style::replicated, std::nullopt},

@@ -11,7 +11,14 @@
 
 namespace mlir::dshard {
 
-enum class Style { colwise, rowwise, prepareInput, prepareOutput, replicated };
+enum class Style {
+  colwise,
+  rowwise,
+  expertParallel, ///< each rank has some of the matrices of a mixture
+  prepareInput,
+  prepareOutput,
+  replicated
+};
 
 /// How an activation lies over tp: replicated, or one dim (may count from the
 /// end) sharded.

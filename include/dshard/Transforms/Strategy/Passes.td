@@ -22,6 +22,7 @@ def TensorParallelPass : Pass<"dshard-tensor-parallel", "::mlir::ModuleOp"> {
     | colwise | output features | hidden | shard(-1) |
     | colwise_rep | output features | hidden | replicate |
     | rowwise, rowwise_rep | input features | vocabulary | replicate |
+    | expert_parallel | which matrices of a mixture of experts | | replicate |
     | replicated | none | none | as it comes |
     | prepare_input, prepare_output | | | the module's input or output gets `in` or `out` |
 
@@ -45,6 +46,12 @@ def TensorParallelPass : Pass<"dshard-tensor-parallel", "::mlir::ModuleOp"> {
     its input channels, both the groups of one in groups. Of a block-quantised
     weight (MatMulNBits) data, scales and zero points are sharded together:
     colwise by columns, rowwise by whole blocks.
+
+    The matrices of a mixture of experts (grouped_matmul) are parameters of one
+    module: a key names the parameter (`model.layers.*.mlp.experts.gate_up_proj`), or
+    what it would be called where its name says less. colwise and rowwise shard each
+    expert's matrix, expert_parallel deals the experts out: a rank computes the rows of
+    its own, and a sum over tp brings them together.
 
     A built-in plan leaves the projections of an attention whose heads tp does not
     divide whole, with a remark, if it divides those of another one (SegFormer).
