@@ -37,26 +37,37 @@ Status cpu::checkAttention(const AttentionArguments &a) {
   return Status();
 }
 
-void cpu::loadBias(const AttentionArguments &a, int64_t b, int64_t head,
-                   int64_t row, int64_t key, int64_t count, float *to,
-                   int64_t padded) {
-  Storage storage = a.type == DataType::f32    ? Storage::f32
-                    : a.type == DataType::bf16 ? Storage::bf16
-                                               : Storage::f16;
+/// Floats that the bias of one row adds for keys [key, key + count), followed
+/// by others up to `padded`: as they lie in memory, or in `buffer`.
+static const float *biasRow(const AttentionArguments &a, int64_t b,
+                            int64_t head, int64_t row, int64_t key,
+                            int64_t count, int64_t padded, float *buffer) {
   const char *from = static_cast<const char *>(a.bias) +
                      (b * a.biasStrides[0] + head * a.biasStrides[1] +
                       row * a.biasStrides[2] + key * a.biasStrides[3]) *
                          elementBytes(a.type);
   bool repeats = a.biasStrides[3] == 0;
-  kernels().toFloat(from, storage, to, repeats ? 1 : count);
+  if (a.type == DataType::f32 && !repeats && count == padded)
+    return reinterpret_cast<const float *>(from);
+  Storage storage = a.type == DataType::f32    ? Storage::f32
+                    : a.type == DataType::bf16 ? Storage::bf16
+                                               : Storage::f16;
+  kernels().toFloat(from, storage, buffer, repeats ? 1 : count);
   if (repeats)
-    std::fill(to + 1, to + count, to[0]);
-  std::memset(to + count, 0, (padded - count) * sizeof(float));
-  // The lowest number stays finite: it hides keys only while others are seen.
+    std::fill(buffer + 1, buffer + count, buffer[0]);
+  std::memset(buffer + count, 0, (padded - count) * sizeof(float));
+  return buffer;
+}
+
+void cpu::loadBias(const AttentionArguments &a, int64_t b, int64_t head,
+                   int64_t row, int64_t key, int64_t count, float *to,
+                   int64_t padded) {
+  const float *bias = biasRow(a, b, head, row, key, count, padded, to);
   constexpr float lowest = std::numeric_limits<float>::lowest();
-  for (int64_t j = 0; j < count; ++j) {
-    float scaled = to[j] * 1.44269504f;
-    to[j] = scaled < lowest && to[j] >= lowest ? lowest : scaled;
+  for (int64_t j = 0; j < padded; ++j) {
+    // As SoftmaxRow: the lowest number stays finite.
+    float scaled = bias[j] * 1.44269504f;
+    to[j] = scaled < lowest && bias[j] >= lowest ? lowest : scaled;
   }
 }
 
@@ -80,6 +91,7 @@ struct Scratch {
     maximum = take(attentionRows);
     sum = take(attentionRows);
     visible = reinterpret_cast<uint32_t *>(take(attentionKeys));
+    bias = take(attentionKeys);
   }
   int64_t dvPadded;
   float *scores; // [rows][keys]
@@ -90,6 +102,7 @@ struct Scratch {
   float *square, *rows;
   float *maximum, *sum;
   uint32_t *visible;
+  float *bias; // of one row
 };
 
 /// One (batch, KV head, block of rows); a row is (position, query head), the
@@ -242,15 +255,10 @@ void Tile::addTo(int64_t first, int64_t some, int64_t key, int64_t count,
     return;
   end = (end + 15) / 16 * 16;
   float *scores = x.scores + first * attentionKeys + begin;
-  if (a.bias) // the product is added to it
-    for (int64_t i = 0; i < some; ++i)
-      loadBias(a, b, head(first + i), position(first + i), key + begin,
-               std::min(end, count) - begin, scores + i * attentionKeys,
-               end - begin);
   float *out = x.out + first * x.dvPadded;
   table.tile[0]({x.q + first * a.d, a.d, x.k + begin * a.d, 64 * a.d,
                  (end - begin) / 16, a.d, scores, attentionKeys, 16, some,
-                 a.bias != nullptr});
+                 false});
   for (int64_t i = 0; i < some; ++i) {
     SoftmaxRow row;
     row.p = scores + i * attentionKeys;
@@ -259,6 +267,10 @@ void Tile::addTo(int64_t first, int64_t some, int64_t key, int64_t count,
     row.low = std::clamp<int64_t>(low(at) - key, 0, count) - begin;
     row.high = std::clamp<int64_t>(high(at) - key, 0, count) - begin;
     row.visible = a.mask ? x.visible + begin : nullptr;
+    row.bias = a.bias
+                   ? biasRow(a, b, head(first + i), at, key + begin,
+                             std::min(end, count) - begin, end - begin, x.bias)
+                   : nullptr;
     row.softcap = static_cast<float>(a.softcap);
     row.maximum = x.maximum + first + i;
     row.sum = x.sum + first + i;

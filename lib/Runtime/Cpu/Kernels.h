@@ -60,6 +60,7 @@ struct SoftmaxRow {
   float *p;
   int64_t n, low, high;
   const uint32_t *visible; // all ones or zero per key, n of them, or null
+  const float *bias;       // added, times log2(e): n of them, or null
   float softcap;           // 0: none
   float *maximum;
   float *sum;

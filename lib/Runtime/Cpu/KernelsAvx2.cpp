@@ -402,6 +402,17 @@ float softmaxRow(const SoftmaxRow &row) {
       x = _mm256_mul_ps(tanhVector(_mm256_div_ps(x, cap)),
                         _mm256_mul_ps(cap, _mm256_set1_ps(1.44269504f)));
     }
+    if (row.bias) {
+      // The lowest number stays finite: it hides keys only while others are
+      // seen.
+      __m256 bias = _mm256_loadu_ps(row.bias + j);
+      __m256 scaled =
+          _mm256_max_ps(_mm256_set1_ps(-__FLT_MAX__),
+                        _mm256_mul_ps(bias, _mm256_set1_ps(1.44269504f)));
+      x = _mm256_add_ps(
+          x, _mm256_blendv_ps(scaled, bias,
+                              _mm256_cmp_ps(bias, minusInfinity, _CMP_EQ_OQ)));
+    }
     bool whole = j >= row.low && j + 8 <= row.high;
     if (!whole || row.visible) {
       __m256 keep = whole ? _mm256_castsi256_ps(_mm256_set1_epi32(-1))
@@ -412,7 +423,7 @@ float softmaxRow(const SoftmaxRow &row) {
             _mm256_loadu_ps(reinterpret_cast<const float *>(row.visible + j)));
       x = _mm256_blendv_ps(minusInfinity, x, keep);
     }
-    if (!whole || row.visible || row.softcap > 0)
+    if (!whole || row.visible || row.bias || row.softcap > 0)
       _mm256_storeu_ps(row.p + j, x);
     best = _mm256_max_ps(best, x);
     nan = _mm256_or_ps(nan, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));

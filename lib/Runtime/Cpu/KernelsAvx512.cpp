@@ -353,8 +353,20 @@ float softmaxRow(const SoftmaxRow &row) {
       x = _mm512_mul_ps(tanhVector(_mm512_div_ps(x, cap)),
                         _mm512_mul_ps(cap, _mm512_set1_ps(1.44269504f)));
     }
+    if (row.bias) {
+      // The lowest number stays finite: it hides keys only while others are
+      // seen.
+      __m512 bias = _mm512_loadu_ps(row.bias + j);
+      __m512 scaled =
+          _mm512_max_ps(_mm512_set1_ps(-__FLT_MAX__),
+                        _mm512_mul_ps(bias, _mm512_set1_ps(1.44269504f)));
+      x = _mm512_add_ps(
+          x, _mm512_mask_mov_ps(
+                 scaled, _mm512_cmp_ps_mask(bias, minusInfinity, _CMP_EQ_OQ),
+                 bias));
+    }
     x = _mm512_mask_mov_ps(minusInfinity, keep, x);
-    if (keep != 0xffff || row.softcap > 0)
+    if (keep != 0xffff || row.bias || row.softcap > 0)
       _mm512_storeu_ps(row.p + j, x);
     best = _mm512_max_ps(best, x);
     nan |= _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);

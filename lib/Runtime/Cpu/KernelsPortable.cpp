@@ -93,6 +93,14 @@ static float softmaxRow(const SoftmaxRow &row) {
     float x = row.p[j];
     if (row.softcap > 0)
       x = row.softcap * 1.44269504f * std::tanh(x / row.softcap);
+    if (row.bias) {
+      // The lowest number stays finite: it hides keys only while others are
+      // seen.
+      float scaled = row.bias[j] * 1.44269504f;
+      x += row.bias[j] > minusInfinity && scaled == minusInfinity
+               ? std::numeric_limits<float>::lowest()
+               : scaled;
+    }
     if (j < row.low || j >= row.high || (row.visible && !row.visible[j]))
       x = minusInfinity;
     row.p[j] = x;

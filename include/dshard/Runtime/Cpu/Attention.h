@@ -47,7 +47,8 @@ constexpr uint64_t attentionScratchBytes(int64_t d, int64_t dv) {
                  attentionKeys * d +                     // k, transposed
                  attentionKeys * ((dv + 15) / 16 * 16) + // v
                  16 * (d > dv ? d : dv) + 16 * 16 +      // k and v rows
-                 2 * attentionRows + attentionKeys) +    // max, sum, mask
+                 2 * attentionRows +
+                 2 * attentionKeys) + // max, sum, mask, bias
          64;
 }
 
