@@ -1,9 +1,10 @@
 //===- BlockQuantizedOps.cpp - Products with block-quantised weights ------===//
 //
 // com.microsoft MatMulNBits and GatherBlockQuantized
-// (docs/ContribOperators.md of onnxruntime) as the first's meaning: dequantise,
-// multiply. Where a CPU's kernels compute from the packed form,
-// Transforms/Local recognises it (Calls.h, matchQuantized).
+// (docs/ContribOperators.md of onnxruntime) as what they mean: dequantise and
+// multiply, look up and dequantise. Where a CPU's kernels compute a product
+// from the packed form, Transforms/Local recognises it (Calls.h,
+// matchQuantized).
 //
 //===----------------------------------------------------------------------===//
 
@@ -57,9 +58,10 @@ Value onnx::dequantizeBlocks(NodeImporter &n, Value data, Value scales,
   };
   if (n.failed())
     return {};
-  if (block < 1 || shape.back() % block != 0 || block * bits % 8 != 0) {
-    n.fail("rows of " + Twine(shape.back()) + " are no blocks of " +
-           Twine(block));
+  if (block < 1 || shape.back() < 1 || shape.back() % block != 0 ||
+      block * bits % 8 != 0) {
+    n.fail("rows of " + Twine(shape.back()) + " elements of " + Twine(bits) +
+           " bits are no whole blocks of " + Twine(block));
     return {};
   }
   // [..., blocks], and what each of them has.
@@ -71,10 +73,10 @@ Value onnx::dequantizeBlocks(NodeImporter &n, Value data, Value scales,
   int64_t count = 1;
   for (int64_t size : blocks)
     count *= size;
-  expect(data, count * block * bits / 8, "B");
+  expect(data, count * block * bits / 8, "the packed data");
   expect(scales, count, "scales");
   if (!n.failed() && !n.elementOf(data).isUnsignedInteger(8))
-    n.fail("B is not of type uint8");
+    n.fail("the packed data is not of type uint8");
   if (n.failed())
     return {};
   Type element = n.elementOf(scales);
@@ -101,8 +103,6 @@ Value onnx::dequantizeBlocks(NodeImporter &n, Value data, Value scales,
 void onnx::importGatherBlockQuantized(NodeImporter &n) {
   if (!n.expectInputs(3, 4))
     return;
-  if (n.failed())
-    return;
   int type = 0, zerosType = 0;
   Value data = n.graph.lookupPacked(n.proto().input(0), type), zeros;
   if (n.hasInput(3))
@@ -115,8 +115,11 @@ void onnx::importGatherBlockQuantized(NodeImporter &n) {
     n.fail("bits is " + Twine(bits) + "; 4 and 8 are supported");
   if (n.failed())
     return;
-  if (axis != 0 || quantized != n.rank(data) - 1 || n.rank(data) < 2 ||
-      n.rank(scales) != n.rank(data))
+  if (n.rank(data) < 2 || n.rank(scales) != n.rank(data))
+    return n.fail("data and scales have " + Twine(n.rank(data)) + " and " +
+                  Twine(n.rank(scales)) +
+                  " dims; the same number is needed, at least 2");
+  if (axis != 0 || quantized != n.rank(data) - 1)
     return n.fail("gather_axis " + Twine(axis) + " and quantize_axis " +
                   Twine(quantized) +
                   " are not supported; the first and the last are");

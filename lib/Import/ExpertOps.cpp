@@ -9,6 +9,8 @@
 
 #include "Arithmetic.h"
 #include "BlockQuantized.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSwitch.h"
 
 using namespace mlir;
@@ -173,8 +175,13 @@ void Mixture::expect(const Layer &layer, int64_t out, int64_t in,
     return;
   SmallVector<int64_t> wanted = {experts, out, in};
   if (n.shape(layer.weights) != ArrayRef<int64_t>(wanted))
-    n.fail(what + " needs the shape [" + Twine(experts) + "," + Twine(out) +
-           "," + Twine(in) + "]");
+    n.fail(
+        what + " has the shape [" +
+        llvm::join(llvm::map_range(n.shape(layer.weights),
+                                   [](int64_t s) { return std::to_string(s); }),
+                   ",") +
+        "], expected [" + Twine(experts) + "," + Twine(out) + "," + Twine(in) +
+        "]");
   else if (layer.bias && n.typeOf(layer.bias).getNumElements() != experts * out)
     n.fail("the bias of " + what + " has " +
            Twine(n.typeOf(layer.bias).getNumElements()) + " elements; " +
@@ -188,7 +195,9 @@ void Mixture::compute(Layer up, Layer down) {
   if (fusion < 0 || fusion > 2 || gated != (fusion > 0))
     return n.fail("activation_type and swiglu_fusion " + Twine(fusion) +
                   " do not suit each other");
-  int64_t inner = n.rank(down.weights) == 3 ? n.shape(down.weights)[2] : 0;
+  if (n.rank(down.weights) != 3)
+    return n.fail("fc2 has " + Twine(n.rank(down.weights)) + " dims, not 3");
+  int64_t inner = n.shape(down.weights)[2];
   expect(up, fusion ? 2 * inner : inner, hidden, "fc1");
   expect(down, hidden, inner, "fc2");
   route();

@@ -117,7 +117,7 @@ def test_batches_are_sharded(mesh, tmp_path):
     "change,message",
     [
         (dict(bits=3), "bits is 3; 4 and 8 are supported"),
-        (dict(N=65), "B has 3072 elements; 3120 are needed"),
+        (dict(N=65), "the packed data has 3072 elements; 3120 are needed"),
         (dict(block_size=24), "block_size 24 are not positive, or the last is no power of two"),
     ],
 )

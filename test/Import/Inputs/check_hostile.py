@@ -381,6 +381,26 @@ case(6, "batch-0", model([node("Relu", ["x"])], [value("x", ["batch", 6])]), Non
 case(6, "heads", model([node("Attention", ["q", "k", "k"], q_num_heads=3, kv_num_heads=2)], [value("q", [1, 4, 12]), value("k", [1, 4, 8])], opset=23), ["heads"])
 
 
+def microsoft(op, **shapes):
+    """A node whose inputs have these shapes: of floats, or of bytes where the name is `packed...`."""
+    kinds = {name: TensorProto.UINT8 if name.startswith("packed") else TensorProto.FLOAT for name in shapes}
+    inputs = [value(name, shape, kinds[name]) for name, shape in shapes.items()]
+    return model([node(op, list(shapes), domain="com.microsoft", block_size=32)], inputs)
+
+
+ids = ints("ids", [0, 1])
+bad = microsoft("GatherBlockQuantized", packed=[9, 0], ids=[2], scales=[9, 0], packed_zeros=[9, 0])
+del bad.graph.input[1]
+bad.graph.initializer.append(ids)
+case(6, "empty-packed-table", bad, ["'bad'", "rows of 0 elements of 4 bits are no whole blocks of 32"])
+for name, up, down, parts in (
+    ("experts-of-nothing", [4, 8, 0], [4, 0, 8], ["'bad'", "fc1 has the shape [4,8,0]"]),
+    ("experts-without-dims", [4, 8, 6], [4], ["'bad'", "fc2 has 1 dims, not 3"]),
+):
+    bad = microsoft("MoE", x=[3, 6], router=[3, 4], up=up, up_bias=[4, 8], down=down)
+    bad.graph.node[0].ClearField("attribute")
+    case(6, name, bad, [re.escape(part) for part in parts])
+
 # ---- 7: multi-device annotations
 def annotated(edit, devices=4):
     made = model([node("Relu", ["x"], ["a"], "one"), node("Neg", ["a"], name="two")])
