@@ -5,7 +5,7 @@
 using namespace mlir;
 using namespace mlir::dshard;
 
-/// Integers, one for each row: `label` is the constraint's.
+/// Integers, one for each row.
 static LogicalResult verifyGroups(Operation *op, RankedTensorType rows,
                                   RankedTensorType groups) {
   Type element = groups.getElementType();
