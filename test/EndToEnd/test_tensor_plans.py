@@ -298,3 +298,26 @@ def test_kv_heads_are_replicated(kv_heads, mesh, tmp_path):
         one, ours = (np.abs(got[key][name].astype(np.float64) - value).max() for key in ("", mesh))
         assert scale > 0 and one <= 1e-4 * scale, name
         assert ours <= 2 * one + 2e-6 * scale, name
+
+
+#
+# Training steps
+#
+
+
+@pytest.mark.parametrize("name", ["dynamo/gpt2", "dynamo/vit", "hf/resnet"])
+def test_training_steps(name, family, tmp_path):
+    """Fused projections (gathered there), padded patches and convolutions: loss and gradient norm of one rank."""
+    case = family(name)
+    config = write_config(tmp_path, logits=case.outputs[0], outputs=["loss", "grad_norm"])
+    inputs, expected = case.inputs_and_expected("right")
+    inputs = {**inputs, "labels": np.zeros(expected[case.outputs[0]].shape[:-1], np.int64)}
+    got = {}
+    for mesh, flags in (("", []), ("tp=2", []), ("dp_shard=2,tp=2", ["--sequence-parallel"])):
+        plan = tmp_path / "step.dsplan"
+        tools.compile_plan(case.model, plan, mesh, case.dims, f"--train={config}", *flags)
+        got[mesh], _ = tools.run_plan(plan, inputs, ["loss", "grad_norm"], tmp_path, "--entry=train_step")
+    for mesh, ours in got.items():
+        for key, value in got[""].items():
+            assert np.all(value > 0.1)
+            np.testing.assert_allclose(ours[key], value, rtol=5e-6, err_msg=f"{key} on {mesh}")
