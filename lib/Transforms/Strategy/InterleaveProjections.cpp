@@ -67,7 +67,7 @@ static bool detectSegments(Value value, SmallVector<SliceOp> &slices,
       order.sizes.push_back(end - begin);
     begin = end;
   }
-  // Slices that overlap are none of a fused projection.
+  // Slices that overlap are no segments.
   for (SliceOp slice : slices) {
     int64_t start = slice.getStarts()[last];
     if (*ends.upper_bound(start) !=
@@ -108,8 +108,7 @@ static bool detectWeights(OpOperand &use, int64_t dim, FusedProjection &fused) {
       if (next == value)
         continue;
       for (Operation *user : next.getUsers()) {
-        if (!isa<TransposeOp, CastOp, ReshapeOp, ConcatOp, SliceOp, SubOp,
-                 MulOp, BitAndOp, ShiftRightOp>(user))
+        if (!isWeightOp(user))
           return false;
         values.push_back(user->getResult(0));
       }

@@ -13,6 +13,11 @@ static bool isParameter(BlockArgument argument) {
   return role && role.getValue() == Role::param;
 }
 
+bool mlir::dshard::isWeightOp(Operation *op) {
+  return isa<TransposeOp, CastOp, ReshapeOp, ConcatOp, SliceOp, SubOp, MulOp,
+             BitAndOp, ShiftRightOp>(op);
+}
+
 /// `use`: of the value, or null. `dim` < 0: the dim is none of the value's own
 /// from there on. False if something else than parameters and constants is met.
 static bool trace(Value value, OpOperand *use, int64_t dim,
@@ -37,8 +42,7 @@ static bool trace(Value value, OpOperand *use, int64_t dim,
     }
     return true;
   }
-  if (!isa<TransposeOp, CastOp, ReshapeOp, ConcatOp, SliceOp, SubOp, MulOp,
-           BitAndOp, ShiftRightOp>(op))
+  if (!isWeightOp(op))
     return false;
   FailureOr<ShardingRule> rule = getShardingRuleOf(op);
   if (failed(rule))

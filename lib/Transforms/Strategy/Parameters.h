@@ -12,6 +12,10 @@ struct ParameterDim {
   int64_t dim;
 };
 
+/// Whether a weight may go through the op on its way to a product: it changes
+/// its layout or type, or is part of dequantising it.
+bool isWeightOp(Operation *op);
+
 /// The parameters that `value` is computed from, each with the dim that `dim`
 /// of `value` comes from: through transposes, casts, reshapes (the major one of
 /// the dims that are merged: the channels of a filter) and what dequantises

@@ -26,10 +26,12 @@ def TensorParallelPass : Pass<"dshard-tensor-parallel", "::mlir::ModuleOp"> {
     | replicated | none | none | as it comes |
     | prepare_input, prepare_output | | | the module's input or output gets `in` or `out` |
 
-    The pass only writes attributes: `dshard.sharding` and `dshard.origin` on
+    The pass writes attributes: `dshard.sharding` and `dshard.origin` on
     parameters, `dshard.shardings` on the result of the module (its named dim
     closed, the others open). The output features are found from the product that
-    uses the weight, so the storage order does not matter.
+    uses the weight, so the storage order does not matter. Only the product of a
+    rowwise convolution is rewritten: it contracts channels before taps, so that a
+    shard of the contracted dim is one of the channels.
 
     Where a product makes the keys or values of an attention with fewer KV heads
     than ranks, its features are sharded by the major sub-axis of that size and

@@ -202,3 +202,18 @@ func.func private @weight_type(%a: tensor<4xf32> {dshard.weight = #dshard.weight
 
 // expected-error@+1 {{unknown field 'packed' of a weight, expected transposed, file_size or identity}}
 func.func private @weight_field(%a: tensor<4xf32> {dshard.weight = #dshard.weight<"w", "f", offset = 0, length = 4, type = tensor<1xf32>, fan_in = 0, packed>})
+
+// -----
+
+// expected-error@+1 {{argument 0: dshard.interleave is {dim = 0 : i64, parts = 2 : i64, sizes = array<i64: 4, 3>}, expected {dim, parts, sizes} of a weight of 'tensor<8xf32>', with sizes that parts divides}}
+func.func private @interleave_sizes(%a: tensor<8xf32> {dshard.weight = #dshard.weight<"w", "f", offset = 0, length = 32, type = tensor<8xf32>, fan_in = 0>, dshard.interleave = {dim = 0, parts = 2, sizes = array<i64: 4, 3>}})
+
+// -----
+
+// expected-error@+1 {{argument 0: dshard.interleave is {dim = 1 : i64, parts = 2 : i64, sizes = array<i64: 4, 4>}, expected {dim, parts, sizes} of a weight of 'tensor<8xf32>'}}
+func.func private @interleave_dim(%a: tensor<8xf32> {dshard.weight = #dshard.weight<"w", "f", offset = 0, length = 32, type = tensor<8xf32>, fan_in = 0>, dshard.interleave = {dim = 1, parts = 2, sizes = array<i64: 4, 4>}})
+
+// -----
+
+// expected-error@+1 {{argument 0: dshard.interleave is {dim = 0 : i64, parts = 2 : i64, sizes = array<i64: 4, 4>}, expected {dim, parts, sizes} of a weight}}
+func.func private @interleave_no_weight(%a: tensor<8xf32> {dshard.interleave = {dim = 0, parts = 2, sizes = array<i64: 4, 4>}})
