@@ -6,6 +6,7 @@
 #include "dshard/Runtime/Cpu/Gemm.h"
 #include "dshard/Runtime/Cpu/ThreadPool.h"
 
+#include <cmath>
 #include <gtest/gtest.h>
 
 using namespace dshard;
@@ -71,10 +72,10 @@ std::vector<double> rounded(const Array &lhs, int64_t begin, int64_t k) {
     float top = 0;
     for (int64_t i = l; i < l + 32; ++i)
       top = std::max(top, std::abs(float(lhs[begin + i])));
-    float scale = top * (1.0f / 127.0f), by = std::max(scale, 1e-30f);
+    float scale = std::max(top * (1.0f / 127.0f), 0x1p-120f);
     for (int64_t i = l; i < l + 32; ++i)
       result.push_back(double(scale) *
-                       std::nearbyint(float(lhs[begin + i]) / by));
+                       std::nearbyint(float(lhs[begin + i]) / scale));
   }
   return result;
 }
@@ -172,6 +173,93 @@ TEST(GemmQuantized, ActivationsOf8Bits) {
   // Rows that do not fit the scratch at once, and more than one thread.
   Quantized rhs(40, 4096, 32, 4, true);
   check(70, 40, 4096, rhs, DataType::f32, 3, true, true);
+}
+
+// A row whose digits do not fit the scratch.
+TEST(GemmQuantized, LongRow) {
+  for (int bits : {4, 8}) {
+    Quantized rhs(3, 131072, 128, bits, false);
+    check(1, 3, 131072, rhs, DataType::f32, 1, false);
+  }
+}
+
+// Rows whose elements differ by orders of magnitude, within a block and from
+// block to block: what three digits of base 256 leave out is no more than what
+// fp32 does next to the largest element of a block.
+TEST(GemmQuantized, RowsOfUnevenMagnitude) {
+  int64_t n = 35, k = 416;
+  ThreadPool pool(1);
+  for (int bits : {4, 8})
+    for (int64_t m : {1, 3}) {
+      Quantized rhs(n, k, 32, bits, false);
+      Array lhs = randomArray(DataType::f32, m * k, 1);
+      float *x = static_cast<float *>(lhs.data());
+      for (int64_t i = 0; i < m * k; ++i)
+        x[i] *=
+            std::exp2(static_cast<float>(i % 13 - 6 + i / 32 % 5 * 20 - 40));
+      Array out(DataType::f32, m * n);
+      MatmulArguments g;
+      g.m = m;
+      g.n = g.ldc = n;
+      g.k = g.lda = k;
+      g.rhsType = DataType::u8;
+      g.lhs = lhs.data();
+      g.rhs = rhs.data.data();
+      g.scales = rhs.scales.data();
+      g.block = 32;
+      g.bits = bits;
+      g.out = out.data();
+      Memory scratch(gemmScratchBytes());
+      gemm(g, pool, scratch.data(), gemmScratchBytes());
+      double top = bits == 4 ? 16 : 256;
+      for (int64_t i = 0; i < m; ++i)
+        for (int64_t j = 0; j < n; ++j) {
+          double sum = 0, allowed = 0;
+          for (int64_t b = 0; b < k; b += 32) {
+            double largest = 0;
+            for (int64_t l = b; l < b + 32; ++l) {
+              sum += x[i * k + l] * rhs.values[j * k + l];
+              largest = std::max(largest, std::abs(double(x[i * k + l])));
+            }
+            allowed += 32 * largest * top * rhs.scales[(j * k + b) / 32];
+          }
+          EXPECT_NEAR(out[i * n + j], sum, 0x1p-22 * allowed)
+              << "row " << i << " column " << j;
+        }
+    }
+}
+
+// A block of zeros is zero, and what is no number stays none.
+TEST(GemmQuantized, ZerosAndNaN) {
+  int64_t n = 20, k = 96;
+  ThreadPool pool(1);
+  Quantized rhs(n, k, 32, 4, true);
+  for (bool int8 : {false, true})
+    for (int64_t m : {1, 5})
+      for (float odd : {0.0f, std::nanf(""), HUGE_VALF}) {
+        std::vector<float> x(m * k), out(m * n);
+        x[(m - 1) * k + 40] = odd;
+        MatmulArguments g;
+        g.m = m;
+        g.n = g.ldc = n;
+        g.k = g.lda = k;
+        g.rhsType = DataType::u8;
+        g.lhs = x.data();
+        g.rhs = rhs.data.data();
+        g.scales = rhs.scales.data();
+        g.zeroPoints = rhs.zeros.data();
+        g.block = 32;
+        g.bits = 4;
+        g.int8 = int8;
+        g.out = out.data();
+        Memory scratch(gemmScratchBytes());
+        gemm(g, pool, scratch.data(), gemmScratchBytes());
+        for (int64_t i = 0; i < m * n; ++i)
+          if (i >= (m - 1) * n && odd != 0.0f)
+            EXPECT_FALSE(std::isfinite(out[i])) << m << " rows, " << i;
+          else
+            EXPECT_EQ(out[i], 0.0f) << m << " rows, " << i;
+      }
 }
 
 TEST(GemmQuantized, RefusesOtherForms) {

@@ -1,6 +1,6 @@
 //===- Avx512.h - What the AVX-512 sources share ----------------*- C++ -*-===//
 //
-// Nothing here has external linkage but useAvx512Quantized: a function that two
+// Nothing here has external linkage but useVnniQuantized: a function that two
 // instruction sets compile must not become one.
 //
 //===----------------------------------------------------------------------===//
@@ -15,9 +15,9 @@
 namespace dshard {
 namespace cpu {
 
-/// Puts the kernels of block-quantised products into the table
-/// (QuantizedAvx512.cpp).
-void useAvx512Quantized(Kernels &table);
+/// Puts the integer products with block-quantised operands into the table,
+/// where the CPU has VNNI (QuantizedAvx512.cpp).
+void useVnniQuantized(Kernels &table);
 
 } // namespace cpu
 } // namespace dshard

@@ -68,6 +68,10 @@ struct Scratch {
   float *b; // [panels][depth][16], when the rhs is not packed
 };
 
+/// From Scratch::a on.
+constexpr int64_t scratchFloats = (gemmBlockRows + 15) / 16 * 16 * gemmChunk +
+                                  gemmPanelGroup * gemmChunk * gemmPanel;
+
 /// What is the same for all pieces of one product.
 class Product {
 public:
@@ -77,32 +81,33 @@ public:
         converts(g.lhsType != DataType::f32 || g.transposeLhs ||
                  (!g.packed && g.lda >= 4096 && g.m > 8)),
         rhsStorage(g.packed ? storageOf(g.rhsType) : Storage::f32),
-        panels((g.n + gemmPanel - 1) / gemmPanel) {}
-
-  /// Rows times quantised columns as they are stored: how many rows fit the
-  /// scratch at a time (0: not so).
-  int64_t dotRows() const {
-    if (!g.scales || g.m > table.dotRows || g.block < 32 ||
-        (g.block & (g.block - 1)) != 0)
-      return 0;
-    int64_t floats = arrangedFloats(blocks(), g.block);
-    return std::min({g.m, gemmBlockRows, gemmBlockRows * gemmChunk / floats});
+        panels((g.n + gemmPanel - 1) / gemmPanel) {
+    if (!g.scales || g.block < 32 || (g.block & (g.block - 1)) != 0)
+      return;
+    if (g.int8 && g.bits == 4 && g.block == 32)
+      digitCount = 1;
+    else if (g.m <= table.dotRows)
+      digitCount = 3;
+    if (digitCount && digitRows() == 0)
+      digitCount = 0;
   }
-  void arrangeRows(int64_t first, int64_t rows, Scratch scratch) const;
-  void dotPanel(int64_t panel, int64_t row, int64_t rows,
-                Scratch scratch) const;
 
-  /// The same in integers; how many rows fit the scratch at a time (0: not so).
-  int64_t int8Rows() const {
-    if (!g.scales || !g.int8 || g.bits != 4 || g.block != 32 ||
-        g.k % g.block != 0 || g.lhsType != DataType::f32)
-      return 0;
-    int64_t bytes = gemmBlockRows * gemmChunk * 4;
-    return std::min({g.m, gemmBlockRows, bytes / Int8Row(blocks()).bytes()});
+  /// Rows times quantised columns in integers (DigitRow): digits of an element
+  /// of a row, 0 where the columns are unpacked to floats instead.
+  int digits() const { return digitCount; }
+  /// A few rows take the columns as they are stored.
+  bool usesTile() const { return digitCount == 1 && g.m >= 4; }
+  DigitRow digitForm() const {
+    return DigitRow(g.bits, digitCount, usesTile(), blocks() * (g.block / 32));
   }
-  void quantizeRows(int64_t row, int64_t rows, Scratch scratch) const;
-  void int8Panel(int64_t panel, int64_t row, int64_t rows,
-                 Scratch scratch) const;
+  /// How many rows fit a thread's scratch.
+  int64_t digitRows() const {
+    return std::min(
+        {g.m, gemmBlockRows, scratchFloats * 4 / digitForm().bytes()});
+  }
+  void makeDigits(int64_t row, char *out) const;
+  void digitPanels(int64_t panel, int64_t panelEnd, int64_t row, int64_t rows,
+                   const char *digits, float *c) const;
 
   /// Rows [row, rowEnd) of panels [panel, panelEnd) of batch b, in blocks of
   /// blockRows.
@@ -132,6 +137,8 @@ private:
     return g.bits == 4 ? (blocks() + 1) / 2 : blocks();
   }
   QuantizedColumn quantizedColumn(int64_t column) const;
+  void splitPanel(int64_t panel, int64_t piece, int64_t pieces,
+                  QuantizedPanel &out) const;
   void unpackChunk(int64_t panel, int64_t panelEnd, int64_t k, int64_t depth,
                    float *out) const;
   void block(int64_t b, int64_t panel, int64_t panelEnd, int64_t row,
@@ -151,6 +158,7 @@ private:
   bool converts;
   Storage rhsStorage;
   int64_t panels;
+  int digitCount = 0;
 };
 
 } // namespace
@@ -227,78 +235,134 @@ void Product::unpackChunk(int64_t panel, int64_t panelEnd, int64_t k,
   }
 }
 
-/// The rows of lhs into scratch.a as QuantizedDot wants them.
-void Product::arrangeRows(int64_t first, int64_t rows, Scratch scratch) const {
-  int64_t stride = arrangedFloats(blocks(), g.block);
-  for (int64_t row = 0; row < rows; ++row) {
-    float *x = scratch.a + row * stride;
-    float *sums = x + arrangedSums(blocks(), g.block);
-    std::memset(x, 0, stride * sizeof(float));
-    for (int64_t k = 0; k < g.k; k += 32) {
-      alignas(64) float line[32] = {};
-      int64_t now = std::min<int64_t>(32, g.k - k);
-      table.toFloat(at(g.lhs, g.lhsType, (first + row) * g.lda + k),
-                    storageOf(g.lhsType), line, now);
-      for (int64_t j = 0; j < 32; ++j) {
-        static constexpr float places[8] = {
-            1, 0x1p-4f, 0x1p-8f, 0x1p-12f, 0x1p-16f, 0x1p-20f, 0x1p-24f, 1};
-        if (g.bits == 8)
-          x[k + j] = line[j];
-        else
-          x[k / 128 * 128 + j % 8 * 16 + (k % 128 + j) / 8] =
-              line[j] * places[j % 8];
-      }
-      for (float value : line)
-        sums[k / g.block] += value;
+/// A row of lhs in the form that digitDot or digitTile takes.
+void Product::makeDigits(int64_t row, char *out) const {
+  const DigitRow form = digitForm();
+  std::memset(out, 0, form.bytes());
+  constexpr int64_t some = 8; // pieces that are converted at a time
+  alignas(64) float line[some * 32];
+  for (int64_t piece = 0; piece * 32 < g.k;) {
+    const char *x = at(g.lhs, g.lhsType, row * g.lda + piece * 32);
+    int64_t count = g.lhsType == DataType::f32 ? (g.k - piece * 32) / 32 : 0;
+    if (count > 0) {
+      table.quantizePieces(reinterpret_cast<const float *>(x), form, piece,
+                           count, out);
+    } else {
+      int64_t now = std::min(some * 32, g.k - piece * 32);
+      count = (now + 31) / 32;
+      table.toFloat(x, storageOf(g.lhsType), line, now);
+      std::fill(line + now, line + count * 32, 0.0f);
+      table.quantizePieces(line, form, piece, count, out);
     }
+    piece += count;
   }
+  int32_t *totals = reinterpret_cast<int32_t *>(out + form.totals());
+  const float *scales = reinterpret_cast<const float *>(out + form.scales());
+  float *sums = reinterpret_cast<float *>(out + form.sums());
+  for (int64_t piece = 0; piece < form.pieces; ++piece)
+    if (usesTile())
+      totals[piece] *= g.zeroPoints ? -1 : -8;
+    else
+      sums[piece * 32 / g.block] +=
+          scales[piece * form.lanes] * static_cast<float>(totals[piece]);
 }
 
-void Product::quantizeRows(int64_t row, int64_t rows, Scratch scratch) const {
-  int64_t bytes = Int8Row(blocks()).bytes();
-  char *out = reinterpret_cast<char *>(scratch.a);
-  std::memset(out, 0, rows * bytes);
-  for (int64_t i = 0; i < rows; ++i)
-    table.quantizeRow(static_cast<const float *>(g.lhs) + (row + i) * g.lda,
-                      blocks(), out + i * bytes);
+/// Pieces of a panel, whose columns and pieces that are not there are zero.
+void Product::splitPanel(int64_t panel, int64_t piece, int64_t pieces,
+                         QuantizedPanel &out) const {
+  alignas(64) float square[16 * 16];
+  alignas(64) float filled[16 * 16];
+  int64_t cols = std::clamp<int64_t>(g.n - panel * gemmPanel, 0, gemmPanel);
+  QuantizedColumn first = quantizedColumn(panel * gemmPanel);
+  int64_t columnBytes = blocks() * 16; // as many bytes as a column has
+  auto transpose = [&](const uint8_t *from, int64_t step, int64_t bytes,
+                       float *to) {
+    if (cols == gemmPanel && bytes >= 64) {
+      table.transpose16(reinterpret_cast<const float *>(from), step / 4, to,
+                        16);
+      return;
+    }
+    std::memset(filled, 0, sizeof(filled));
+    for (int64_t j = 0; j < cols; ++j)
+      std::memcpy(filled + j * 16, from + j * step,
+                  std::min<int64_t>(bytes, 64));
+    table.transpose16(filled, 16, to, 16);
+  };
+  // Sixteen columns in turns are more than the hardware follows.
+  auto fetch = [&](const void *from, int64_t step) {
+    const char *next =
+        static_cast<const char *>(from) + table.panels * gemmPanel * step;
+    for (int64_t j = 0; j < gemmPanel; ++j, next += step)
+      __builtin_prefetch(next, 0, 2);
+  };
+  fetch(first.scales + piece, blocks() * 4);
+  for (int64_t i = 0; i < pieces; i += 4) {
+    const uint8_t *from = first.data + (piece + i) * 16;
+    fetch(from, columnBytes);
+    transpose(from, columnBytes, columnBytes - (piece + i) * 16, square);
+    table.splitNibbles(square, i, out);
+  }
+  transpose(reinterpret_cast<const uint8_t *>(first.scales + piece),
+            blocks() * 4, (blocks() - piece) * 4, out.scales[0]);
+  out.hasZeros = first.zeros != nullptr;
+  for (int64_t j = 0; out.hasZeros && j < gemmPanel; ++j)
+    for (int64_t i = 0; i < pieces; ++i) {
+      const uint8_t *zeros = first.zeros + j * zeroBytes();
+      out.zeros[i][j] =
+          j < cols ? zeros[(piece + i) / 2] >> ((piece + i) % 2 * 4) & 15 : 0;
+    }
 }
 
-void Product::int8Panel(int64_t panel, int64_t row, int64_t rows,
-                        Scratch scratch) const {
-  Int8Dot d;
-  d.first = quantizedColumn(panel * gemmPanel);
-  d.blocks = blocks();
-  d.dataStep = d.blocks * g.block * g.bits / 8;
-  d.zeroStep = zeroBytes();
-  d.columns = std::min(gemmPanel, g.n - panel * gemmPanel);
-  d.xStep = Int8Row(d.blocks).bytes();
-  d.ldc = gemmPanel;
-  for (int64_t i = 0; i < rows; i += 4) {
-    d.x = reinterpret_cast<const char *>(scratch.a) + i * d.xStep;
-    d.rows = std::min<int64_t>(4, rows - i);
-    d.out = scratch.c + i * gemmPanel;
-    table.int8Dot(d);
+/// Rows of digits times panels, finished from c.
+void Product::digitPanels(int64_t panel, int64_t panelEnd, int64_t row,
+                          int64_t rows, const char *digits, float *c) const {
+  const DigitRow form = digitForm();
+  int64_t cStep = gemmBlockRows * gemmPanel;
+  if (!usesTile()) {
+    DigitDot d{quantizedColumn(panel * gemmPanel),
+               blocks() * g.block * g.bits / 8,
+               zeroBytes(),
+               blocks(),
+               0,
+               form,
+               digits,
+               c};
+    d.columns = std::min(panelEnd * gemmPanel, g.n) - panel * gemmPanel;
+    // All columns of a row, one row behind the other.
+    for (int64_t i = 0; i < rows; ++i) {
+      d.x = digits + i * form.bytes();
+      d.out = c + i * (panelEnd - panel) * gemmPanel;
+      table.digitDot(d);
+    }
+    for (int64_t p = panel; p < panelEnd; ++p)
+      for (int64_t i = 0; i < rows; ++i)
+        finish(0, p, row + i, 1,
+               c + (i * (panelEnd - panel) + p - panel) * gemmPanel);
+    return;
   }
-  finish(0, panel, row, rows, scratch.c);
-}
-
-void Product::dotPanel(int64_t panel, int64_t row, int64_t rows,
-                       Scratch scratch) const {
-  QuantizedDot d;
-  d.first = quantizedColumn(panel * gemmPanel);
-  d.blocks = blocks();
-  d.dataStep = d.blocks * g.block * g.bits / 8;
-  d.zeroStep = zeroBytes();
-  d.columns = std::min(gemmPanel, g.n - panel * gemmPanel);
-  d.xStep = arrangedFloats(d.blocks, g.block);
-  d.ldc = gemmPanel;
-  for (int64_t i = 0; i < rows; i += 4) {
-    d.x = scratch.a + i * d.xStep;
-    d.rows = std::min<int64_t>(4, rows - i);
-    d.out = scratch.c + i * gemmPanel;
-    table.quantizedDot(d);
+  QuantizedPanel split[2];
+  DigitTile t;
+  t.panel = split;
+  t.panels = table.panels;
+  t.xStep = form.bytes();
+  t.rows = rows;
+  t.c = c;
+  t.cStep = cStep;
+  for (; panel < panelEnd; panel += t.panels) {
+    for (int64_t piece = 0; piece < form.pieces;
+         piece += QuantizedPanel::pieces) {
+      t.pieces = std::min(QuantizedPanel::pieces, form.pieces - piece);
+      for (int64_t p = 0; p < t.panels; ++p)
+        splitPanel(panel + p, piece, t.pieces, split[p]);
+      t.x = digits + form.place(piece, 0);
+      t.scales = digits + form.scales() + piece * 4;
+      t.starts = digits + form.totals() + piece * 4;
+      t.accumulate = piece > 0;
+      table.digitTile(t);
+    }
+    for (int64_t p = panel; p < std::min(panel + t.panels, panelEnd); ++p)
+      finish(0, p, row, rows, c + (p - panel) * cStep);
   }
-  finish(0, panel, row, rows, scratch.c);
 }
 
 /// Panels [panel, panelEnd), each [depth][16], one behind the other.
@@ -447,35 +511,51 @@ void Product::block(int64_t b, int64_t panel, int64_t panelEnd, int64_t row,
            scratch.c + (p - panel) * gemmBlockRows * gemmPanel);
 }
 
+/// Rows are made integers once, in the scratch of the threads in turns, which
+/// all read.
+static void digitGemm(const Product &product, const GemmArguments &g,
+                      ThreadPool &pool, void *scratch, uint64_t scratchStride) {
+  int64_t rows = product.digitRows();
+  int64_t bytes = product.digitForm().bytes();
+  int64_t perPanel = gemmPanel * g.k * std::max<int64_t>(rows, 8);
+  int64_t grain = (smallestShare + perPanel - 1) / perPanel;
+  // Several panels at a time; whole tiles.
+  grain = (grain + 1) / 2 * 2;
+  for (int64_t row = 0; row < g.m; row += rows) {
+    int64_t now = std::min(rows, g.m - row);
+    // A few are made by everyone that needs them.
+    bool shared = now > 8;
+    char *digits = reinterpret_cast<char *>(Scratch(scratch).a);
+    if (shared)
+      pool.parallelFor(now, 4, [&](int64_t begin, int64_t end, unsigned) {
+        for (int64_t i = begin; i < end; ++i)
+          product.makeDigits(row + i, digits + i * bytes);
+      });
+    std::vector<uint8_t> isReady(pool.size(), shared);
+    pool.parallelDynamic(
+        product.panelCount(), grain,
+        [&](int64_t begin, int64_t end, unsigned worker) {
+          Scratch mine(static_cast<char *>(scratch) + worker * scratchStride);
+          char *own = shared ? digits : reinterpret_cast<char *>(mine.a);
+          if (!isReady[worker])
+            for (int64_t i = 0; i < now; ++i)
+              product.makeDigits(row + i, own + i * bytes);
+          isReady[worker] = 1;
+          int64_t step = now < 4 ? gemmPanelGroup : 2;
+          for (; begin < end; begin += step)
+            product.digitPanels(begin, std::min(begin + step, end), row, now,
+                                own, mine.c);
+        });
+  }
+}
+
 void cpu::gemm(const GemmArguments &g, ThreadPool &pool, void *scratch,
                uint64_t scratchStride) {
   if (g.m <= 0 || g.n <= 0 || g.batch <= 0)
     return;
   Product product(g);
-  int64_t int8Rows = product.int8Rows();
-  if (int64_t rows = int8Rows ? int8Rows : product.dotRows()) {
-    int64_t perPanel = gemmPanel * g.k * std::max<int64_t>(rows, 8);
-    for (int64_t row = 0; row < g.m; row += rows) {
-      int64_t now = std::min(rows, g.m - row);
-      std::vector<uint8_t> isReady(pool.size(), 0);
-      pool.parallelDynamic(
-          product.panelCount(), (smallestShare + perPanel - 1) / perPanel,
-          [&](int64_t begin, int64_t end, unsigned worker) {
-            Scratch mine(static_cast<char *>(scratch) + worker * scratchStride);
-            if (!isReady[worker] && int8Rows)
-              product.quantizeRows(row, now, mine);
-            else if (!isReady[worker])
-              product.arrangeRows(row, now, mine);
-            isReady[worker] = 1;
-            for (int64_t panel = begin; panel < end; ++panel)
-              if (int8Rows)
-                product.int8Panel(panel, row, now, mine);
-              else
-                product.dotPanel(panel, row, now, mine);
-          });
-    }
-    return;
-  }
+  if (product.digits())
+    return digitGemm(product, g, pool, scratch, scratchStride);
   // A weight panel is read once by one thread where there are panels enough;
   // else the rows are split too.
   int64_t panels = product.panelCount();

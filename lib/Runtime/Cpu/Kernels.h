@@ -90,58 +90,83 @@ struct QuantizedColumn {
   int bits;
 };
 
-/// Products of up to four rows with `columns` quantised columns, the operand of
+/// A row of activations as integers. Each 32 elements (a piece) are a scale
+/// times integers, which are one digit of base 256 (the largest magnitude is
+/// 127) or three (8355000: no coarser than the fp32 format next to that
+/// largest). Digits are s8, the lowest first. Form of the row: the digits, of
+/// each piece `lanes` times its scale, of each piece the sum of its integers
+/// (s32), then as many floats, which are the caller's.
+///
+/// For products with whole columns, in steps of the 64 bytes of a column that
+/// hold `group` pieces: all of a step's first digits, then all second ones, ...
+/// Of 4 bits, the even elements of a step come before the odd ones, as they
+/// leave the low and the high nibbles. For tiles: of a piece all first digits,
+/// even elements before odd ones, then all second ones.
+struct DigitRow {
+  DigitRow(int bits, int digits, bool forTile, int64_t pieces)
+      : pieces(pieces), digits(digits), evenFirst(bits == 4),
+        group(forTile ? 1 : 16 / bits), unit(bits == 4 ? 16 : 32),
+        half(bits == 4 && !forTile ? 64 : 16), lanes(forTile ? 1 : 16 / group) {
+  }
+  int64_t pieces;
+  int digits;
+  bool evenFirst;
+  int64_t group, unit, half, lanes;
+  /// Where a piece's digit begins; its second sixteen are `half` further.
+  int64_t place(int64_t piece, int digit) const {
+    return (piece / group * digits + digit) * 32 * group + piece % group * unit;
+  }
+  int64_t steps() const { return (pieces + group - 1) / group; }
+  int64_t scales() const { return whole(steps() * group * 32 * digits); }
+  int64_t totals() const {
+    return scales() + whole(steps() * group * lanes * 4);
+  }
+  int64_t sums() const { return totals() + whole(pieces * 4); }
+  int64_t bytes() const { return sums() + whole(pieces * 4); }
+
+private:
+  static int64_t whole(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+};
+
+/// Products of a row of digits with `columns` quantised columns, the operand of
 /// column j being dataStep, blocks and zeroStep further than that of column
-/// j - 1. blocks covers all of k; a block is a multiple of 32. x is arranged as
-/// arrangeRow does it; row i of it is xStep floats further, row i of the result
-/// `out` ldc.
-struct QuantizedDot {
+/// j - 1. blocks covers all of k; a block is 32 times a power of two. The row
+/// is zero past k; at form.sums() is of each block the sum of its elements.
+struct DigitDot {
   QuantizedColumn first;
   int64_t dataStep, zeroStep, blocks, columns;
-  const float *x;
-  int64_t xStep;
-  int64_t rows;
-  float *out;
-  int64_t ldc;
-};
-/// An arranged row, then the sum of each block at arrangedSums. 8 bits: its
-/// elements in order. 4 bits: sixteen 32-bit words of a column hold 128
-/// elements, word l those from 8 l on, low nibble first. Of every 128 elements
-/// come first those that meet nibble 0 of each word, then nibble 1, ... Nibble
-/// j is not shifted down before it is converted, so its elements are multiplied
-/// by 16^-j, those of the last, which would be the sign, apart.
-inline int64_t arrangedSums(int64_t blocks, int64_t block) {
-  return (blocks * block + 127) / 128 * 128;
-}
-inline int64_t arrangedFloats(int64_t blocks, int64_t block) {
-  return arrangedSums(blocks, block) + (blocks + 15) / 16 * 16;
-}
-
-/// A row of activations in s8: each block of 32 is its largest magnitude / 127
-/// times integers. Four blocks side by side: their even elements, 16 bytes
-/// each, then their odd ones. Behind the bytes: of each block its scale four
-/// times, then of each block the sum of its elements (as floats, in whole
-/// sixteens).
-struct Int8Row {
-  explicit Int8Row(int64_t blocks) : quads((blocks + 3) / 4) {}
-  int64_t quads;
-  int64_t scales() const { return quads * 128; }
-  int64_t sums() const { return scales() + quads * 64; }
-  int64_t bytes() const { return sums() + (quads + 3) / 4 * 64; }
-};
-
-/// QuantizedDot in integers: blocks of 32 of 4 bits, x of rows as Int8Row,
-/// xStep bytes apart.
-struct Int8Dot {
-  QuantizedColumn first;
-  int64_t dataStep, zeroStep, blocks, columns;
+  DigitRow form;
   const char *x;
-  int64_t xStep;
-  int64_t rows;
   float *out;
-  int64_t ldc;
 };
 
+/// Up to 16 pieces of 16 columns of 4 bits, a byte each: sixteen columns'
+/// dwords of 4 even elements, of the 4 odd ones between them, and so on. Of
+/// each piece, the scales and, where there are any, the zeros of all columns.
+struct alignas(64) QuantizedPanel {
+  static constexpr int64_t pieces = 16;
+  uint8_t bytes[pieces][8][64];
+  float scales[pieces][16];
+  int32_t zeros[pieces][16];
+  bool hasZeros;
+};
+
+/// Rows times panels of 16 columns, a chunk of k:
+///   c[p * cStep + i * 16 ...][16] (+)= x[i * xStep ...] * panel p
+/// x is the chunk's first piece in rows for tiles, its scales and its starts
+/// (the totals, times -8 without zeros, else times -1) being apart. `panels`
+/// are quantised panels one behind the other.
+struct DigitTile {
+  const QuantizedPanel *panel;
+  int64_t panels, pieces;
+  const char *x;
+  const char *scales, *starts;
+  int64_t xStep;
+  int64_t rows;
+  float *c;
+  int64_t cStep;
+  bool accumulate;
+};
 struct Kernels {
   const char *name;
   int64_t panels;       // that one register tile covers
@@ -157,17 +182,26 @@ struct Kernels {
   void (*gradientRow)(const GradientRow &);
   /// out[0, n) = elements [k, k + n) of a column, both multiples of 16.
   void (*dequantize)(const QuantizedColumn &, int64_t k, int64_t n, float *out);
-  void (*quantizedDot)(const QuantizedDot &);
-  /// `row`, zeros before, gets `blocks` blocks of x.
-  void (*quantizeRow)(const float *x, int64_t blocks, char *row);
-  void (*int8Dot)(const Int8Dot &);
-  /// Up to how many rows quantizedDot beats unpacking panels for the tile.
+  /// Pieces [first, first + count) of a row, x being those.
+  void (*quantizePieces)(const float *x, const DigitRow &form, int64_t first,
+                         int64_t count, char *row);
+  void (*digitDot)(const DigitDot &);
+  /// 16 columns' 64 bytes (of 4 bits, dwords transposed by transpose16) from a
+  /// piece on, a multiple of 4.
+  void (*splitNibbles)(const float *dwords, int64_t piece, QuantizedPanel &out);
+  void (*digitTile)(const DigitTile &);
+  /// Up to how many rows digitDot of three digits beats unpacking panels.
   int64_t dotRows;
 };
 
 extern const Kernels portableKernels;
 #if defined(__x86_64__)
 extern const Kernels avx2Kernels;
+namespace avx2 { // QuantizedAvx2.cpp
+void digitDot(const DigitDot &);
+void splitNibbles(const float *dwords, int64_t piece, QuantizedPanel &out);
+void digitTile(const DigitTile &);
+} // namespace avx2
 /// Puts the AVX-512 kernels into a table of AVX2 ones.
 void useAvx512(Kernels &table);
 #endif

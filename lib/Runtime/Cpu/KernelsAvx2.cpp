@@ -564,9 +564,10 @@ const Kernels dshard::cpu::avx2Kernels = {
     transpose16,
     gradientRow,
     dequantizePlain,
-    quantizedDotPlain,
-    quantizeRowPlain,
-    int8DotPlain,
+    quantizePiecesPlain,
+    avx2::digitDot,
+    avx2::splitNibbles,
+    avx2::digitTile,
     4};
 
 #endif // __x86_64__

@@ -14,6 +14,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Avx512.h"
+#include "QuantizedKernels.h"
 
 #if defined(__x86_64__)
 
@@ -409,6 +410,44 @@ float softmaxRow(const SoftmaxRow &row) {
   return alpha;
 }
 
+//===----------------------------------------------------------------------===//
+// Block-quantised operands
+//===----------------------------------------------------------------------===//
+
+inline __m512 bytesToFloat(__m128i bytes) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+}
+
+void dequantize(const QuantizedColumn &c, int64_t k, int64_t n, float *out) {
+  int64_t block = k / c.block, end = block * c.block - k;
+  __m512 scale = _mm512_setzero_ps(), zero = scale;
+  const __m128i mask = _mm_set1_epi8(15);
+  // The columns of a panel are read in turns, too short for the hardware to
+  // see where that goes.
+  const uint8_t *next = c.data + (k + 2 * n) * c.bits / 8;
+  for (int64_t byte = 0; byte < n * c.bits / 8; byte += 64)
+    _mm_prefetch(reinterpret_cast<const char *>(next + byte), _MM_HINT_T0);
+  for (int64_t i = 0; i < n; i += 16) {
+    if (i >= end) {
+      scale = _mm512_set1_ps(c.scales[block]);
+      zero = _mm512_set1_ps(zeroOf(c, block));
+      ++block;
+      end += c.block;
+    }
+    __m128i q;
+    if (c.bits == 8) {
+      q = _mm_loadu_si128(reinterpret_cast<const __m128i *>(c.data + k + i));
+    } else {
+      __m128i half = _mm_loadl_epi64(
+          reinterpret_cast<const __m128i *>(c.data + (k + i) / 2));
+      q = _mm_unpacklo_epi8(_mm_and_si128(half, mask),
+                            _mm_and_si128(_mm_srli_epi16(half, 4), mask));
+    }
+    _mm512_storeu_ps(
+        out + i, _mm512_mul_ps(_mm512_sub_ps(bytesToFloat(q), zero), scale));
+  }
+}
+
 } // namespace
 
 void dshard::cpu::useAvx512(Kernels &table) {
@@ -419,7 +458,9 @@ void dshard::cpu::useAvx512(Kernels &table) {
   table.tile[2] = tile<Storage::f16>;
   table.epilogue = epilogue;
   table.softmaxRow = softmaxRow;
-  useAvx512Quantized(table);
+  table.dequantize = dequantize;
+  if (__builtin_cpu_supports("avx512vnni"))
+    useVnniQuantized(table);
 }
 
 #endif // __x86_64__

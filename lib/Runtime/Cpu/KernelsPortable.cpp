@@ -171,9 +171,10 @@ const Kernels dshard::cpu::portableKernels = {
     transpose16,
     gradientRow,
     dequantizePlain,
-    quantizedDotPlain,
-    quantizeRowPlain,
-    int8DotPlain,
+    quantizePiecesPlain,
+    digitDotPlain,
+    splitNibblesPlain,
+    digitTilePlain,
     4};
 
 const Kernels &dshard::cpu::kernels() {

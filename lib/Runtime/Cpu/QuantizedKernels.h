@@ -40,97 +40,137 @@ inline void dequantizePlain(const dshard::cpu::QuantizedColumn &c, int64_t k,
   }
 }
 
-inline void quantizedDotPlain(const dshard::cpu::QuantizedDot &d) {
-  int64_t block = d.first.block;
-  for (int64_t column = 0; column < d.columns; ++column) {
-    dshard::cpu::QuantizedColumn c = d.first;
-    c.data += column * d.dataStep;
-    c.scales += column * d.blocks;
-    if (c.zeros)
-      c.zeros += column * d.zeroStep;
-    for (int64_t row = 0; row < d.rows; ++row) {
-      const float *x = d.x + row * d.xStep;
-      const float *sums = x + dshard::cpu::arrangedSums(d.blocks, block);
-      float total = 0;
-      for (int64_t b = 0; b < d.blocks; ++b) {
-        float part[16] = {};
-        if (c.bits == 8) {
-          for (int64_t k = b * block; k < (b + 1) * block; k += 16)
-            for (int j = 0; j < 16; ++j)
-              part[j] += static_cast<float>(c.data[k + j]) * x[k + j];
-        } else {
-          for (int64_t k = b * block; k < (b + 1) * block; k += 8) {
-            const float *words = x + k / 128 * 128 + k % 128 / 8;
-            const uint8_t *q = c.data + k / 2;
-            for (int j = 0; j < 8; ++j) {
-              float value = static_cast<float>(q[j / 2] >> (j % 2 * 4) & 15);
-              float place = j < 7 ? static_cast<float>(1u << (4 * j)) : 1.0f;
-              part[j] += value * place * words[j * 16];
-            }
-          }
-        }
-        float sum = 0;
-        for (float p : part)
-          sum += p;
-        total += c.scales[b] * (sum - zeroOf(c, b) * sums[b]);
-      }
-      d.out[row * d.ldc + column] = total;
-    }
-  }
+/// What the zeros take away from a column's product.
+inline float zeroPart(const dshard::cpu::DigitDot &d, int64_t column) {
+  dshard::cpu::QuantizedColumn c = d.first;
+  const float *sums = reinterpret_cast<const float *>(d.x + d.form.sums());
+  c.scales += column * d.blocks;
+  if (c.zeros)
+    c.zeros += column * d.zeroStep;
+  float sum = 0;
+  for (int64_t b = 0; b < d.blocks; ++b)
+    sum += c.scales[b] * zeroOf(c, b) * sums[b];
+  return sum;
 }
 
-inline void quantizeRowPlain(const float *x, int64_t blocks, char *row) {
-  dshard::cpu::Int8Row form(blocks);
+/// The largest magnitude of a digit row's integers.
+inline float largestInteger(int digits) {
+  return digits == 1 ? 127.0f : 8355000.0f;
+}
+/// Below that, a scale would lose its own digits.
+constexpr float smallestScale = 0x1p-120f;
+
+/// Writes a piece: its 32 integers' digits in the row's order of elements.
+inline void placePiece(const dshard::cpu::DigitRow &form, int64_t piece,
+                       const int8_t (*digits)[32], float scale, int32_t total,
+                       char *row) {
+  for (int digit = 0; digit < form.digits; ++digit) {
+    char *to = row + form.place(piece, digit);
+    __builtin_memcpy(to, digits[digit], 16);
+    __builtin_memcpy(to + form.half, digits[digit] + 16, 16);
+  }
   float *scales = reinterpret_cast<float *>(row + form.scales());
-  float *sums = reinterpret_cast<float *>(row + form.sums());
-  for (int64_t b = 0; b < blocks; ++b, x += 32) {
-    float top = 0;
+  for (int64_t i = 0; i < form.lanes; ++i)
+    scales[piece * form.lanes + i] = scale;
+  reinterpret_cast<int32_t *>(row + form.totals())[piece] = total;
+}
+
+inline void quantizePiecesPlain(const float *x,
+                                const dshard::cpu::DigitRow &form,
+                                int64_t first, int64_t count, char *row) {
+  for (int64_t piece = first; piece < first + count; ++piece, x += 32) {
+    float top = 0, nothing = 0;
     for (int i = 0; i < 32; ++i) {
       float size = x[i] < 0 ? -x[i] : x[i];
       top = size > top ? size : top;
+      nothing += x[i] * 0.0f; // NaN where x is infinite or NaN
     }
-    float scale = top * (1.0f / 127.0f);
-    float by = scale > 1e-30f ? scale : 1e-30f;
-    float sum = 0;
+    float scale = top * (1.0f / largestInteger(form.digits));
+    scale = scale > smallestScale ? scale : smallestScale;
+    int8_t digits[3][32];
+    int32_t total = 0;
     for (int i = 0; i < 32; ++i) {
-      float q = __builtin_nearbyintf(x[i] / by);
-      sum += q;
-      row[b / 4 * 128 + i % 2 * 64 + b % 4 * 16 + i / 2] =
-          static_cast<char>(static_cast<int8_t>(q));
+      int32_t q = nothing == 0
+                      ? static_cast<int32_t>(__builtin_nearbyintf(x[i] / scale))
+                      : 0;
+      total += q;
+      int at = form.evenFirst ? i % 2 * 16 + i / 2 : i;
+      for (int digit = 0; digit < form.digits; ++digit) {
+        digits[digit][at] = static_cast<int8_t>(q & 255);
+        q = (q + 128) >> 8;
+      }
     }
-    for (int i = 0; i < 4; ++i)
-      scales[b * 4 + i] = scale;
-    sums[b] = sum * scale;
+    placePiece(form, piece, digits, scale + nothing, total, row);
   }
 }
 
-inline void int8DotPlain(const dshard::cpu::Int8Dot &d) {
-  dshard::cpu::Int8Row form(d.blocks);
+inline void digitDotPlain(const dshard::cpu::DigitDot &d) {
+  const dshard::cpu::DigitRow &form = d.form;
+  const float *scales = reinterpret_cast<const float *>(d.x + form.scales());
   for (int64_t column = 0; column < d.columns; ++column) {
-    dshard::cpu::QuantizedColumn c = d.first;
-    c.data += column * d.dataStep;
-    c.scales += column * d.blocks;
-    if (c.zeros)
-      c.zeros += column * d.zeroStep;
-    for (int64_t r = 0; r < d.rows; ++r) {
-      const char *row = d.x + r * d.xStep;
-      const float *scales =
-          reinterpret_cast<const float *>(row + form.scales());
-      const float *sums = reinterpret_cast<const float *>(row + form.sums());
-      float total = 0;
-      for (int64_t b = 0; b < d.blocks; ++b) {
-        const uint8_t *q = c.data + b * 16;
-        const char *even = row + b / 4 * 128 + b % 4 * 16, *odd = even + 64;
-        int32_t sum = 0;
-        for (int i = 0; i < 16; ++i)
-          sum += (q[i] & 15) * static_cast<int8_t>(even[i]) +
-                 (q[i] >> 4) * static_cast<int8_t>(odd[i]);
-        total += c.scales[b] * (static_cast<float>(sum) * scales[b * 4] -
-                                zeroOf(c, b) * sums[b]);
+    const uint8_t *q = d.first.data + column * d.dataStep;
+    const float *columnScales = d.first.scales + column * d.blocks;
+    int64_t pieces = d.blocks * d.first.block / 32;
+    float total = 0;
+    for (int64_t p = 0; p < pieces; ++p) {
+      float sum = 0;
+      for (int digit = form.digits - 1; digit >= 0; --digit) {
+        const int8_t *x =
+            reinterpret_cast<const int8_t *>(d.x + form.place(p, digit));
+        const int8_t *y = x + form.half;
+        int32_t part = 0;
+        if (d.first.bits == 4)
+          for (int i = 0; i < 16; ++i)
+            part += (q[i] & 15) * x[i] + (q[i] >> 4) * y[i];
+        else
+          for (int i = 0; i < 16; ++i)
+            part += q[i] * x[i] + q[i + 16] * y[i];
+        sum = sum * 256.0f + static_cast<float>(part);
       }
-      d.out[r * d.ldc + column] = total;
+      total +=
+          sum * scales[p * form.lanes] * columnScales[p * 32 / d.first.block];
+      q += d.first.bits * 4;
+    }
+    d.out[column] = total - zeroPart(d, column);
+  }
+}
+
+inline void splitNibblesPlain(const float *dwords, int64_t piece,
+                              dshard::cpu::QuantizedPanel &out) {
+  uint8_t *to = out.bytes[piece][0];
+  for (int word = 0; word < 16; ++word, dwords += 16, to += 128) {
+    uint8_t bytes[64];
+    __builtin_memcpy(bytes, dwords, 64);
+    for (int i = 0; i < 64; ++i) {
+      to[i] = bytes[i] & 15;
+      to[i + 64] = bytes[i] >> 4;
     }
   }
+}
+
+inline void digitTilePlain(const dshard::cpu::DigitTile &t) {
+  for (int64_t panel = 0; panel < t.panels; ++panel)
+    for (int64_t row = 0; row < t.rows; ++row) {
+      const dshard::cpu::QuantizedPanel &w = t.panel[panel];
+      float *c = t.c + panel * t.cStep + row * 16;
+      for (int64_t j = 0; j < 16; ++j) {
+        float sum = t.accumulate ? c[j] : 0.0f;
+        for (int64_t piece = 0; piece < t.pieces; ++piece) {
+          const char *x = t.x + row * t.xStep + piece * 32;
+          int32_t start;
+          float scale;
+          __builtin_memcpy(&start, t.starts + row * t.xStep + piece * 4, 4);
+          __builtin_memcpy(&scale, t.scales + row * t.xStep + piece * 4, 4);
+          int32_t part = start * (w.hasZeros ? w.zeros[piece][j] : 1);
+          for (int i = 0; i < 8; ++i)
+            for (int byte = 0; byte < 4; ++byte)
+              part += w.bytes[piece][i][j * 4 + byte] *
+                      static_cast<int8_t>(x[i % 2 * 16 + i / 2 * 4 + byte]);
+          sum += static_cast<float>(part) * scale * w.scales[piece][j];
+        }
+        c[j] = sum;
+      }
+    }
 }
 
 } // namespace
