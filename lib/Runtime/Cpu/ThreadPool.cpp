@@ -99,6 +99,27 @@ bool ThreadPool::takeFromOthers(unsigned worker, unsigned workers) {
   }
 }
 
+/// A thread that wakes up is often put on the CPU of the one that wakes it, and
+/// waits there for milliseconds while another CPU idles. Returns the CPUs that
+/// each thread may use otherwise, none where that has not changed.
+std::vector<ThreadPool::CpuSet> ThreadPool::keepOffThisCpu() {
+  std::vector<CpuSet> before(threads.size());
+  int here = sched_getcpu();
+  for (size_t i = 0; i < threads.size(); ++i) {
+    CpuSet &all = before[i];
+    CPU_ZERO(&all);
+    if (here < 0 ||
+        pthread_getaffinity_np(threads[i], sizeof(CpuSet), &all) != 0)
+      continue;
+    CpuSet others = all;
+    CPU_CLR(here, &others);
+    if (!CPU_COUNT(&others) || CPU_EQUAL(&others, &all) ||
+        pthread_setaffinity_np(threads[i], sizeof(CpuSet), &others) != 0)
+      CPU_ZERO(&all);
+  }
+  return before;
+}
+
 void ThreadPool::dispatch(Entry newEntry, void *newContext, unsigned workers) {
   entry = newEntry;
   context = newContext;
@@ -107,7 +128,15 @@ void ThreadPool::dispatch(Entry newEntry, void *newContext, unsigned workers) {
   // work while it still waits for this one.
   pending.store(count - 1, std::memory_order_relaxed);
   uint32_t seen = finished.load();
-  started.bump();
+  if (started.hasSleepers()) {
+    std::vector<CpuSet> before = keepOffThisCpu();
+    started.bump();
+    for (size_t i = 0; i < threads.size(); ++i)
+      if (CPU_COUNT(&before[i]))
+        (void)pthread_setaffinity_np(threads[i], sizeof(CpuSet), &before[i]);
+  } else {
+    started.bump();
+  }
   newEntry(newContext, 0);
   finished.waitWhile(seen);
 }

@@ -5,6 +5,7 @@
 //
 // Threads are not pinned to cores: the machine is often shared, and two
 // processes that pin to the same cores run at half speed while others idle.
+// Only while they are woken are they kept off the CPU of the one that wakes.
 // Who has the machine alone pins the process from outside (taskset, numactl).
 //
 //===----------------------------------------------------------------------===//
@@ -17,6 +18,7 @@
 #include <atomic>
 #include <cstdint>
 #include <pthread.h>
+#include <sched.h>
 #include <type_traits>
 #include <vector>
 
@@ -127,6 +129,8 @@ private:
     std::atomic<uint64_t> word{0};
   };
   bool takeFromOthers(unsigned worker, unsigned workers);
+  using CpuSet = cpu_set_t;
+  std::vector<CpuSet> keepOffThisCpu();
   void dispatch(Entry entry, void *context, unsigned workers);
   void work(unsigned worker);
   static void *enter(void *start);

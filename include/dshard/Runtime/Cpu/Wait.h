@@ -22,6 +22,7 @@ public:
   void waitWhile(uint32_t seen);
   /// Adds one and wakes every waiter.
   void bump();
+  bool hasSleepers() const { return sleepers.load() != 0; }
   void store(uint32_t value) { word.store(value, std::memory_order_release); }
 
 private:
