@@ -6,6 +6,9 @@
   llama-12-decode-bf16, -int8, -int4, -int4-int8
                   that in bf16, and with weights in blocks of 32 by onnxruntime's quantiser (MatMulNBits), the last
                   with activations of 8 bits (accuracy_level 4)
+  prefill-int4-int8-8, -32, -128
+                  so many rows through 24 products of 4-bit weights (768 x 3072 and 3072 x 768 in turns), activations of
+                  8 bits: what a prompt of a quantised model is made of
   attention, attention-causal
                   attention alone, of 12 heads of 64 on 512 positions (opset 23, one node)
 
@@ -140,6 +143,31 @@ def quantise(base, bits, accuracy_level, path):
     quantizer.model.save_model_to_file(str(path), use_external_data_format=True)
 
 
+def prefill(rows, path):
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.default_rng(0)
+    nodes, weights, name = [], [], "x"
+    for layer in range(PREFILL_PRODUCTS):
+        k, n = PREFILL_SIZES[:: 1 if layer % 2 == 0 else -1]
+        data = random.integers(0, 256, (n, k // 32, 16), dtype=np.uint8)
+        scales = (random.uniform(0.5, 1.5, (n, k // 32)) / (4.6 * np.sqrt(k))).astype(np.float32)
+        weights += [numpy_helper.from_array(data, f"q{layer}"), numpy_helper.from_array(scales.ravel(), f"s{layer}")]
+        out = "y" if layer == PREFILL_PRODUCTS - 1 else f"x{layer}"
+        node = helper.make_node("MatMulNBits", [name, f"q{layer}", f"s{layer}"], [out], domain="com.microsoft")
+        for key, value in dict(K=k, N=n, bits=4, block_size=32, accuracy_level=4).items():
+            node.attribute.append(helper.make_attribute(key, value))
+        nodes.append(node)
+        name = out
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, PREFILL_SIZES[0]]) for name in "xy"]
+    graph = helper.make_graph(nodes, path.stem, ports[:1], ports[1:], weights)
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data")
+
+
 class Attention:
     """What Torch of contest.py calls."""
 
@@ -173,6 +201,9 @@ MODELS = {
     "llama-12-decode": decode,
     "llama-12-decode-bf16": lambda: decode("bfloat16"),
 }
+PREFILL_SIZES = (768, 3072)
+PREFILL_PRODUCTS = 24
+PREFILL = {f"prefill-int4-int8-{rows}": rows for rows in (8, 32, 128)}
 ATTENTION = {"attention": False, "attention-causal": True}
 QUANTISED = {  # bits, accuracy_level
     "llama-12-decode-int8": (8, 0),
@@ -187,6 +218,8 @@ def make(name, out):
         return attention(ATTENTION[name], path)
     if path.exists() and path.with_suffix(".onnx.data").exists():
         return
+    if name in PREFILL:
+        return prefill(PREFILL[name], path)
     if name in QUANTISED:
         return quantise("llama-12-decode", *QUANTISED[name], path)
     export(name, path)
@@ -200,7 +233,7 @@ def main():
     arguments = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    known = [*MODELS, *QUANTISED, *ATTENTION]
+    known = [*MODELS, *QUANTISED, *PREFILL, *ATTENTION]
     for name in arguments.names or known:
         if name not in known:
             parser.error(f"unknown model '{name}'; there are: {', '.join(known)}")

@@ -5,7 +5,8 @@ Usage: .venv/bin/python test/benchmarks/run.py [NAME...] [--check] [--write] [--
 
   compile-time   CPU seconds of dshard-opt on the 4-layer Llama, kernels included (20 s)
   llama          a run of that Llama: 1 rank, tensor-parallel, and onnxruntime (2 minutes)
-  bert-base, llama-12, llama-12-decode, llama-12-decode-bf16, -int8, -int4, -int4-int8, attention, attention-causal
+  bert-base, llama-12, llama-12-decode, llama-12-decode-bf16, -int8, -int4, -int4-int8,
+  prefill-int4-int8-8, -32, -128, attention, attention-causal
                  runs of these against onnxruntime, OpenVINO and PyTorch, on one thread and on two;
                  made before by .venv-peers/bin/python test/benchmarks/models.py (5 minutes)
 

@@ -22,7 +22,13 @@ PEER_KINDS = ("onnxruntime", "openvino", "torch")
 # Multiplications and additions of a run's products, in 1e9: all layers, attention (causal: half
 # of the scores) and, of the Llama, the logits of all positions.
 GFLOP = {"bert-base": 22.35, "llama-12": 107.3, "attention": 0.805, "attention-causal": 0.403}
+GFLOP |= {
+    name: 2e-9 * rows * models.PREFILL_PRODUCTS * models.PREFILL_SIZES[0] * models.PREFILL_SIZES[1]
+    for name, rows in models.PREFILL.items()
+}
 DECODE_GFLOP = 0.25
+# Without a PyTorch form, and not sharded here.
+PLAIN = {*models.QUANTISED, *models.PREFILL}
 DIMS = {"bert-base": {"batch": 1, "seq": 128}, "llama-12": {"batch": 1, "seq": 512}}
 # --check: the least ratio to a peer, best to best and median to median.
 BOUNDS = {
@@ -35,6 +41,7 @@ BOUNDS = {
     ("llama-12-decode-int8", 1): {"onnxruntime": 1.4},
     ("llama-12-decode-int4", 1): {"onnxruntime": 2.5},
     ("llama-12-decode-int4-int8", 1): {"onnxruntime": 1.4},
+    **{(name, 1): {"onnxruntime": 1.5} for name in models.PREFILL},
     ("attention", 1): {"onnxruntime": 1.0, "openvino": 1.0, "torch": 1.0},
     ("attention-causal", 1): {"onnxruntime": 1.4, "openvino": 1.4, "torch": 1.4},
 }
@@ -63,6 +70,8 @@ def inputs_of(name, folder):
             for kind in ("key", "value"):
                 cache = random.standard_normal((1, heads, models.CACHED, size))
                 arrays[f"past_{kind}_{layer}"] = cache.astype(np.float32)
+    elif name in models.PREFILL:
+        arrays = {"x": random.standard_normal((models.PREFILL[name], models.PREFILL_SIZES[0])).astype(np.float32)}
     elif name in models.ATTENTION:
         arrays = {key: random.standard_normal((1, 12, 512, 64)).astype(np.float32) for key in "qkv"}
     else:
@@ -85,7 +94,7 @@ def contest(name, model, plans, threads, rounds, inputs):
         entries.append(sharded)
     # Where there is no such file for them, the peers run fp32.
     peers = "llama-12-decode" if name == "llama-12-decode-bf16" else name
-    kinds = [kind for kind in PEER_KINDS if kind != "torch" or peers not in models.QUANTISED]
+    kinds = [kind for kind in PEER_KINDS if kind != "torch" or peers not in PLAIN]
     for kind in kinds:
         file = str(model.with_name(f"{peers}.onnx"))
         entries.append({"kind": kind, "name": kind, "threads": threads, "model": peers, "file": file})
@@ -143,7 +152,7 @@ def speed(name):
             raise RuntimeError(f"{model} is missing: run .venv-peers/bin/python test/benchmarks/models.py {name}")
         inputs = inputs_of(name, folder)
         plans = {}
-        for mesh in [""] if name in models.QUANTISED or name in models.ATTENTION else ["", "tp=2"]:
+        for mesh in [""] if name in PLAIN or name in models.ATTENTION else ["", "tp=2"]:
             plans[mesh] = folder / f"plan{mesh}.dsplan"
             tools.compile_plan(model, plans[mesh], mesh, DIMS.get(name, {}))
         rows, missed, raw, notes = [], [], [], []
@@ -189,4 +198,4 @@ def speed(name):
     return benchmark
 
 
-BENCHMARKS = {name: speed(name) for name in [*models.MODELS, *models.QUANTISED, *models.ATTENTION]}
+BENCHMARKS = {name: speed(name) for name in [*models.MODELS, *models.QUANTISED, *models.PREFILL, *models.ATTENTION]}
