@@ -298,6 +298,11 @@ with and without zero points; Llama, Qwen3 and Gemma 3 ask for activations of 8 
 |ours − theirs| ≤ 1e-4 · max(1, largest |value|), and 5e-3 where activations are of 8 bits. *Attention* counts those that
 became one op, without a tensor of scores.
 
+Sequence parallelism applies to what has a sequence: the patches of a picture and the frames of a sound, too (the 17 tokens of ViT
+are padded to 18); of convolution nets (ConvNeXt, ResNet) it changes nothing and says so. On tp=4 every rank computes SegFormer's
+attentions of 2 heads whole. Fused projections (GPT-2, GPT-NeoX, BLOOM, Phi-3, the builder's) cost two all_reduces a layer, as
+separate ones do (`test_tensor_plans.py`); in a training step GPT-2's and Phi-3's are gathered.
+
 A cell is empty where the style is not tried on that mesh (`families.py --mesh` tries any).
 `test/EndToEnd/test_families.py` checks the table; `.venv/bin/python test/EndToEnd/families.py --write` writes it again.
 """
