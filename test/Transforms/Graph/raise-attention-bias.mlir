@@ -1,5 +1,16 @@
 // What is added to the scores, or hides them in no way that the op knows, becomes the bias; the value stays.
-// RUN: dshard-opt %s -split-input-file -verify-diagnostics -dshard-raise-attention | FileCheck %s
+// RUN: dshard-opt %s -verify-diagnostics -dshard-raise-attention -o %t.mlir
+// RUN: FileCheck %s --input-file=%t.mlir
+// Random booleans are all true: the masks are files.
+// RUN: %python -c "import numpy as np, sys; r = np.random.default_rng(1); [np.save(sys.argv[1] + n, r.random(s) < 0.5) for n, s in (('.keep.npy', (2, 1, 1, 5)), ('.hide.npy', (2, 1, 5, 5)))]" %t
+// RUN: dshard-interpret %s --against %t.mlir --random-inputs --entry bias
+// RUN: dshard-interpret %s --against %t.mlir --random-inputs --input keep=%t.keep.npy --entry bias_in_mask
+// RUN: dshard-interpret %s --against %t.mlir --random-inputs --input keep=%t.keep.npy --entry bias_and_mask
+// RUN: dshard-interpret %s --against %t.mlir --random-inputs --entry alibi
+// RUN: dshard-interpret %s --against %t.mlir --random-inputs --input hide=%t.hide.npy --entry replaced
+// RUN: dshard-interpret %s --against %t.mlir --random-inputs --entry zeros
+// RUN: dshard-interpret %s --against %t.mlir --random-inputs --entry odd_mask
+// RUN: dshard-interpret %s --against %t.mlir --random-inputs --entry skewed
 
 // What is added broadcasts over batch and heads.
 // CHECK-LABEL: func.func @bias(
@@ -16,8 +27,6 @@ func.func @bias(%q: tensor<2x4x5x8xf64> {dshard.name = "q"}, %k: tensor<2x4x5x8x
   %r = dshard.matmul %w, %v {path = "attn", part = #dshard.part<forward>} : (tensor<2x4x5x5xf64>, tensor<2x4x5x8xf64>) -> tensor<2x4x5x8xf64>
   return %r : tensor<2x4x5x8xf64>
 }
-
-// -----
 
 // T5: the mask chooses between bias and a number that hides.
 // CHECK-LABEL: func.func @bias_in_mask(
@@ -38,8 +47,6 @@ func.func @bias_in_mask(%q: tensor<2x4x5x8xf64> {dshard.name = "q"}, %k: tensor<
   %r = dshard.matmul %w, %v {path = "attn", part = #dshard.part<forward>} : (tensor<2x4x5x5xf64>, tensor<2x4x5x8xf64>) -> tensor<2x4x5x8xf64>
   return %r : tensor<2x4x5x8xf64>
 }
-
-// -----
 
 // MPNet: added one after the other; the bias is not repeated for each batch.
 // CHECK-LABEL: func.func @bias_and_mask(
@@ -62,8 +69,6 @@ func.func @bias_and_mask(%q: tensor<2x4x5x8xf64> {dshard.name = "q"}, %k: tensor
   return %r : tensor<2x4x5x8xf64>
 }
 
-// -----
-
 // BLOOM: batch and heads are one dim around the products.
 // CHECK-LABEL: func.func @alibi(
 // CHECK: dshard.attention %arg0, %arg1, %arg2, %{{[a-z0-9]+}} {{.*}}, tensor<2x4x1x5xf64>)
@@ -85,8 +90,6 @@ func.func @alibi(%q: tensor<2x4x5x8xf64> {dshard.name = "q"}, %k: tensor<2x4x5x8
   %r = dshard.reshape %r3 {path = "attn", part = #dshard.part<forward>} : (tensor<8x5x8xf64>) -> tensor<2x4x5x8xf64>
   return %r : tensor<2x4x5x8xf64>
 }
-
-// -----
 
 // DeBERTa: a bias of its own per batch, scaled with the scores, under a mask of queries and keys, which is -inf.
 // CHECK-LABEL: func.func @replaced(
@@ -115,8 +118,6 @@ func.func @replaced(%q: tensor<2x4x5x8xf64> {dshard.name = "q"}, %k: tensor<2x4x
   return %r : tensor<2x4x5x8xf64>
 }
 
-// -----
-
 // One query after a cache: what the triangle of a trace hides is nothing.
 // CHECK-LABEL: func.func @zeros(
 // CHECK-NOT: dshard.add
@@ -139,8 +140,6 @@ func.func @zeros(%q: tensor<2x4x5x8xf64> {dshard.name = "q"}, %k: tensor<2x4x5x8
   return %r : tensor<2x4x5x8xf64>
 }
 
-// -----
-
 // Every second key.
 // CHECK-LABEL: func.func @odd_mask(
 // CHECK: dshard.select
@@ -161,8 +160,6 @@ func.func @odd_mask(%q: tensor<2x4x5x8xf64> {dshard.name = "q"}, %k: tensor<2x4x
   %r = dshard.matmul %p, %v {path = "attn", part = #dshard.part<forward>} : (tensor<2x4x5x5xf64>, tensor<2x4x5x8xf64>) -> tensor<2x4x5x8xf64>
   return %r : tensor<2x4x5x8xf64>
 }
-
-// -----
 
 // Keys 2 i <= j: no offset and no window.
 // CHECK-LABEL: func.func @skewed(
