@@ -170,6 +170,35 @@ def test_collectives_of_convolutions(tmp_path):
         assert len(found["all_gather"]) == gathers, found
 
 
+@pytest.mark.parametrize("length,kernel,pad", [(9, 3, 1), (3, 3, 0), (4, 1, 0)])
+def test_convolutions_of_one_dim(length, kernel, pad, tmp_path):
+    """Also with one window, and with windows of one element."""
+    random = np.random.default_rng(kernel)
+    weights = {"a": (8, 4, kernel), "b": (4, 8, 1 if length == kernel else kernel)}
+    nodes = [
+        helper.make_node("Conv", ["x", "a.weight"], ["h"], "/a/Conv", pads=[pad, pad]),
+        helper.make_node("Relu", ["h"], ["r"], "/relu"),
+        helper.make_node("Conv", ["r", "b.weight"], ["y"], "/b/Conv", pads=[pad, pad]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "one_dim",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4, length])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(random.standard_normal(shape).astype(np.float32), f"{name}.weight")
+            for name, shape in weights.items()
+        ],
+    )
+    model, plan = tmp_path / "one_dim.onnx", tmp_path / "plan.json"
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(proto, model, save_as_external_data=True, location="one_dim.data", size_threshold=0)
+    plan.write_text(json.dumps({"a": "colwise", "b": "rowwise"}))
+    x = random.standard_normal((2, 4, length)).astype(np.float32)
+    check(model, "tp=2", {"batch": 2}, {"x": x}, tmp_path, f"--tp-plan={plan}")
+    assert {kind: len(whys) for kind, whys in collectives(model, "tp=2", {"batch": 2}, f"--tp-plan={plan}").items()} == {"all_reduce": 1}
+
+
 def test_groups_that_do_not_divide(tmp_path):
     model = bottleneck(tmp_path, 2)
     done = tools.start("dshard-opt", model, "--mesh=tp=4", "--dim", "batch=2", "-o", tmp_path / "x.dsplan")

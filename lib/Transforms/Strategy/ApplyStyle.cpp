@@ -318,53 +318,42 @@ static bool isReturned(Value value) {
   });
 }
 
-/// The last dims of `value`, in front of the reshape that merged them: taps and
-/// channels of a convolution. Null if it is no such one.
-static ReshapeOp findTaps(Value value, int64_t dims) {
-  auto reshape = value.getDefiningOp<ReshapeOp>();
-  if (!reshape)
-    return {};
-  ArrayRef<int64_t> from = reshape.getInput().getType().getShape(),
-                    to = reshape.getResult().getType().getShape();
-  int64_t rest = static_cast<int64_t>(from.size()) - dims;
-  return dims > 1 && rest >= 0 && from.take_front(rest) == to.drop_back()
-             ? reshape
-             : ReshapeOp();
-}
-
 /// A convolution's product contracts taps and channels, the channels minor.
 /// Sharded they have to be major, in windows and weight alike.
 static void moveChannelsFirst(MatMulOp product) {
-  if (!product.getTransposeRhs() || product.getTransposeLhs())
-    return;
   auto weight = product.getRhs().getDefiningOp<ReshapeOp>();
-  if (!weight)
+  if (!weight || !product.getTransposeRhs() || product.getTransposeLhs() ||
+      weight.getResult().getType().getRank() != 2)
     return;
-  int64_t dims = weight.getInput().getType().getRank() - 1;
   // A filter is stored as [outputs, channels, taps...].
+  ArrayRef<int64_t> filter = weight.getInput().getType().getShape();
+  int64_t dims = static_cast<int64_t>(filter.size()) - 1;
   SmallVector<ParameterDim> channels =
       findParameterDims(weight.getInput(), dims);
-  if (channels.size() != 1 || channels[0].dim != 1)
-    return;
-  weight = findTaps(weight.getResult(), dims);
-  ReshapeOp windows = findTaps(product.getLhs(), dims);
-  if (!weight || !windows ||
-      weight.getInput().getType().getShape().take_back(dims) !=
-          windows.getInput().getType().getShape().take_back(dims))
+  if (dims < 2 || channels.size() != 1 || channels[0].dim != 1 ||
+      filter[0] != weight.getResult().getType().getDimSize(0))
     return;
   OpBuilder builder(product);
   DShardBuilder make(builder, product);
-  auto move = [&](ReshapeOp reshape) {
-    int64_t rank = reshape.getInput().getType().getRank();
+  auto move = [&](Value value) {
+    SmallVector<int64_t> merged(
+        cast<RankedTensorType>(value.getType()).getShape()),
+        shape(merged);
+    shape.pop_back();
+    int64_t lead = shape.size();
+    llvm::append_range(shape, filter.drop_front());
+    // In front of what merged them: merged, a minor dim has no shards.
+    while (auto reshape = value.getDefiningOp<ReshapeOp>())
+      value = reshape.getInput();
     SmallVector<int64_t> permutation =
-        llvm::to_vector(llvm::seq<int64_t>(0, rank - dims));
-    permutation.push_back(rank - 1);
-    for (int64_t dim = rank - dims; dim < rank - 1; ++dim)
-      permutation.push_back(dim);
-    return make.reshape(make.transpose(reshape.getInput(), permutation),
-                        reshape.getResult().getType().getShape());
+        llvm::to_vector(llvm::seq<int64_t>(0, lead));
+    permutation.push_back(lead + dims - 1);
+    for (int64_t dim = 0; dim < dims - 1; ++dim)
+      permutation.push_back(lead + dim);
+    return make.reshape(make.transpose(make.reshape(value, shape), permutation),
+                        merged);
   };
-  product->setOperands({move(windows), move(weight)});
+  product->setOperands({move(product.getLhs()), move(product.getRhs())});
 }
 
 LogicalResult StyleWriter::applyLinear(const PlanEntry &entry, StringRef path,
