@@ -511,8 +511,8 @@ void Product::block(int64_t b, int64_t panel, int64_t panelEnd, int64_t row,
            scratch.c + (p - panel) * gemmBlockRows * gemmPanel);
 }
 
-/// Rows are made integers once, in the scratch of the threads in turns, which
-/// all read.
+/// Rows are made integers once, by all threads, in the scratch of the first one;
+/// a few rows by each thread that needs them, in its own.
 static void digitGemm(const Product &product, const GemmArguments &g,
                       ThreadPool &pool, void *scratch, uint64_t scratchStride) {
   int64_t rows = product.digitRows();
@@ -523,7 +523,6 @@ static void digitGemm(const Product &product, const GemmArguments &g,
   grain = (grain + 1) / 2 * 2;
   for (int64_t row = 0; row < g.m; row += rows) {
     int64_t now = std::min(rows, g.m - row);
-    // A few are made by everyone that needs them.
     bool shared = now > 8;
     char *digits = reinterpret_cast<char *>(Scratch(scratch).a);
     if (shared)
