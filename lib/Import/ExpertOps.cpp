@@ -31,6 +31,8 @@ public:
   explicit Mixture(NodeImporter &n) : n(n), a(n) {}
   /// Reads x, the router and the attributes; false after an error.
   bool read();
+  /// Routing weights are of the chosen experts alone, whatever the node says.
+  void normalizeAlways() { normalize = true; }
   void compute(Layer up, Layer down);
 
 private:
@@ -262,6 +264,9 @@ void onnx::importQuantizedMoe(NodeImporter &n) {
     n.fail("expert_weight_bits is " + Twine(bits) + "; 4 and 8 are supported");
   if (!mixture.read())
     return;
+  // onnxruntime's CPU kernel of QMoE, unlike that of MoE, does not ask
+  // normalize_routing_weights.
+  mixture.normalizeAlways();
   auto layer = [&](int first, int zeros) -> Layer {
     if (!n.hasInput(first))
       return {};
