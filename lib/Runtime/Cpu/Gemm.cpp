@@ -511,8 +511,8 @@ void Product::block(int64_t b, int64_t panel, int64_t panelEnd, int64_t row,
            scratch.c + (p - panel) * gemmBlockRows * gemmPanel);
 }
 
-/// Rows are made integers once, by all threads, in the scratch of the first one;
-/// a few rows by each thread that needs them, in its own.
+/// Rows are made integers once, by all threads, in the scratch of the first
+/// one; a few rows by each thread that needs them, in its own.
 static void digitGemm(const Product &product, const GemmArguments &g,
                       ThreadPool &pool, void *scratch, uint64_t scratchStride) {
   int64_t rows = product.digitRows();
