@@ -64,6 +64,43 @@ static std::optional<Product> detectProduct(MatMulOp op) {
   return Product{*matrices, rows, transposed};
 }
 
+/// Numbers that are none below zero, as far as constants and simple ops tell.
+static bool isNeverNegative(Value value, int budget = 32) {
+  Operation *op = value.getDefiningOp();
+  if (!op || budget <= 0)
+    return false;
+  auto all = [&](ValueRange values) {
+    return llvm::all_of(
+        values, [&](Value each) { return isNeverNegative(each, budget - 1); });
+  };
+  if (auto constant = dyn_cast<ConstantOp>(op)) {
+    SmallVector<HostTensor> elements;
+    return succeeded(constant.evaluate({}, elements)) &&
+           llvm::all_of(elements[0].data, [](double x) { return x >= 0; });
+  }
+  if (auto iota = dyn_cast<IotaOp>(op))
+    return iota.getStart().convertToDouble() >= 0 &&
+           iota.getStep().convertToDouble() >= 0;
+  if (auto select = dyn_cast<SelectOp>(op))
+    return all({select.getTrueValue(), select.getFalseValue()});
+  if (auto reduce = dyn_cast<ReduceOp>(op))
+    return reduce.getKind() == ReductionKind::sum && all(reduce.getInput());
+  return isa<ReshapeOp, TransposeOp, BroadcastToOp, SliceOp>(op) &&
+         all(op->getOperand(0));
+}
+
+/// Groups as a grouped product has them: a look-up counts negative numbers from
+/// the end.
+static Value countFromStart(DShardBuilder &make, Value groups, int64_t count) {
+  Type type = elementTypeOf(groups);
+  if (type.isUnsignedInteger() || isNeverNegative(groups))
+    return groups;
+  Value last = make.binary<AddOp>(groups, make.scalar(count, type));
+  return make.select(
+      make.compare(groups, make.scalar(0, type), ComparePredicate::lt), last,
+      groups);
+}
+
 static void applyProduct(MatMulOp op, const Product &product) {
   OpBuilder builder(op);
   DShardBuilder make(builder, op);
@@ -72,9 +109,11 @@ static void applyProduct(MatMulOp op, const Product &product) {
       shapeOf(product.matrices.weights)[product.transposed ? 2 : 1]);
   Value rows = make.reshape(product.rows, shape);
   shape.back() = shapeOf(product.matrices.weights)[product.transposed ? 1 : 2];
+  Value groups = countFromStart(make, product.matrices.groups,
+                                shapeOf(product.matrices.weights)[0]);
   Value result = make.create<GroupedMatMulOp>(
       typeOf(rows).clone(shape), rows, product.matrices.weights,
-      make.reshape(product.matrices.groups, lead), Value(), product.transposed);
+      make.reshape(groups, lead), Value(), product.transposed);
   op.replaceAllUsesWith(make.reshape(result, shapeOf(op.getResult())));
 }
 

@@ -3,6 +3,7 @@
 // RUN: FileCheck %s --input-file=%t.mlir
 // RUN: dshard-interpret %s --against %t.mlir --random-inputs --entry left
 // RUN: dshard-interpret %s --against %t.mlir --random-inputs --entry right
+// RUN: dshard-interpret %s --against %t.mlir --random-inputs --entry negative
 
 // [e, n, k] on the left of a column, by tuples of one number.
 // CHECK-LABEL: func.func @left
@@ -38,4 +39,15 @@ func.func @other(%x: tensor<6x2x4xf64>, %w: tensor<3x4x5xf64>) -> tensor<6x2x5xf
   %0 = dshard.gather %w, %ids {dim = 0 : i64, path = "e", part = #dshard.part<forward>} : (tensor<3x4x5xf64>, tensor<6xi64>) -> tensor<6x4x5xf64>
   %1 = dshard.matmul %x, %0 {path = "e", part = #dshard.part<forward>} : (tensor<6x2x4xf64>, tensor<6x4x5xf64>) -> tensor<6x2x5xf64>
   return %1 : tensor<6x2x5xf64>
+}
+
+// A look-up counts negative numbers from the end; groups of a product do not.
+// CHECK-LABEL: func.func @negative
+// CHECK: %[[G:.*]] = dshard.select
+// CHECK: dshard.grouped_matmul %{{.*}}, %arg1, %[[G]]
+func.func @negative(%x: tensor<2x1x4xf64>, %w: tensor<3x4x5xf64>) -> tensor<2x1x5xf64> {
+  %ids = dshard.constant dense<[-1, 1]> : tensor<2xi64>
+  %0 = dshard.gather %w, %ids {dim = 0 : i64, path = "e", part = #dshard.part<forward>} : (tensor<3x4x5xf64>, tensor<2xi64>) -> tensor<2x4x5xf64>
+  %1 = dshard.matmul %x, %0 {path = "e", part = #dshard.part<forward>} : (tensor<2x1x4xf64>, tensor<2x4x5xf64>) -> tensor<2x1x5xf64>
+  return %1 : tensor<2x1x5xf64>
 }
