@@ -353,7 +353,7 @@ def main():
     parser.add_argument("--models", type=pathlib.Path, help="a folder of STYLE/NAME.onnx; default: the checked-in ones")
     parser.add_argument("--true-width", type=pathlib.Path, metavar="DIR", help="a folder of graphs of true width")
     parser.add_argument("--batch", type=int, default=2, help="of --true-width")
-    parser.add_argument("--seq", type=int, default=100, help="tokens per row, of --true-width")
+    parser.add_argument("--seq", type=int, help="tokens per row, of --true-width (default: 100)")
     parser.add_argument("--padding", choices=["right", "left", "none"], default="right", help="of --true-width")
     args = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)
