@@ -296,7 +296,7 @@ with a cache), onnxruntime-genai's builder (`genai`, and with packed weights of 
 with and without zero points; Llama, Qwen3 and Gemma 3 ask for activations of 8 bits). Weights are random
 (`scripts/fill-weights`), batches have a padded row; *ok* means equal to onnxruntime by the rule for fp32:
 |ours − theirs| ≤ 1e-4 · max(1, largest |value|), and 5e-3 where activations are of 8 bits. *Attention* counts those that
-became one op, without a tensor of scores.
+became one op, without a tensor of scores; those of gpt-oss have sinks, which keep them in single ops.
 
 Sequence parallelism applies to what has a sequence: the patches of a picture and the frames of a sound, too (the 17 tokens of ViT
 are padded to 18); of convolution nets (ConvNeXt, ResNet) it changes nothing and says so. On tp=4 every rank computes SegFormer's
