@@ -287,7 +287,11 @@ bool Inliner::call(const pb::NodeProto &node, const pb::FunctionProto &function,
 
   llvm::StringSet<> formals;
   for (auto [i, name] : llvm::enumerate(function.input())) {
-    if (name.empty() || !formals.insert(name).second)
+    if (name.empty())
+      return fail("function " + describe(function) +
+                  " has an input without a "
+                  "name");
+    if (!formals.insert(name).second)
       return fail("function " + describe(function) + " has two inputs named " +
                   quote(name));
     int index = static_cast<int>(i);
@@ -299,7 +303,11 @@ bool Inliner::call(const pb::NodeProto &node, const pb::FunctionProto &function,
   std::vector<std::pair<std::string, std::string>> passed;
   llvm::StringSet<> results;
   for (auto [i, name] : llvm::enumerate(function.output())) {
-    if (name.empty() || !results.insert(name).second)
+    if (name.empty())
+      return fail("function " + describe(function) +
+                  " has an output without a "
+                  "name");
+    if (!results.insert(name).second)
       return fail("function " + describe(function) + " has two outputs named " +
                   quote(name));
     int index = static_cast<int>(i);

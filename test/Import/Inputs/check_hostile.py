@@ -296,6 +296,8 @@ for name, edit, parts in (
     ("two-of-a-name", lambda m: m.functions.append(m.functions[0]), ["two functions are named 'my:f0'"]),
     ("two-inputs-of-a-name", lambda m: m.functions[0].input.append("a"), ["two inputs named 'a'"]),
     ("two-outputs-of-a-name", lambda m: m.functions[0].output.append("b"), ["two outputs named 'b'"]),
+    ("nameless-input", lambda m: m.functions[0].input.append(""), ["'my:f0' has an input without a name"]),
+    ("nameless-output", lambda m: m.functions[0].output.append(""), ["'my:f0' has an output without a name"]),
     ("opset", lambda m: setattr(m.functions[0].opset_import[1], "version", 10**9), ["'my:f0' is in opset 1000000000"]),
     ("no-opset", lambda m: m.functions[0].opset_import.pop(), ["'my:f0' uses 'Relu', but imports no opset"]),
     ("undefined", lambda m: m.functions[0].node[0].input.__setitem__(0, "z"), ["input 'bad.z' is not defined"]),
