@@ -74,6 +74,22 @@ static bool isAscending(NodeImporter &n, Value value) {
   return false;
 }
 
+/// Clipped at 0 or above: a scatter counts negative numbers from the end.
+static bool isClipped(NodeImporter &n, Value value) {
+  Operation *op = strip(value, /*anyNumber=*/true).getDefiningOp();
+  if (!isa_and_nonnull<MinOp, MaxOp>(op))
+    return false;
+  for (unsigned i : {0, 1}) {
+    Value bound = op->getOperand(1 - i);
+    std::optional<double> number = typeOf(bound).getNumElements() == 1
+                                       ? n.knownScalar(bound)
+                                       : std::nullopt;
+    if (number && *number >= 0)
+      return isa<MaxOp>(op) || isClipped(n, op->getOperand(i));
+  }
+  return false;
+}
+
 Value onnx::findGroups(NodeImporter &n, ArrayRef<Value> limits) {
   Value sums;
   for (auto [i, limit] : llvm::enumerate(limits)) {
@@ -95,7 +111,7 @@ Value onnx::findGroups(NodeImporter &n, ArrayRef<Value> limits) {
   Value counts = n.graph.runningSums.lookup(sums);
   Value bins =
       counts ? n.graph.histograms.lookup(strip(counts, true)) : Value();
-  return bins && isAscending(n, bins) ? bins : Value();
+  return bins && isAscending(n, bins) && isClipped(n, bins) ? bins : Value();
 }
 
 static const RowOrder *findOrder(NodeImporter &n, Value RowOrder::*part,
@@ -107,13 +123,24 @@ static const RowOrder *findOrder(NodeImporter &n, Value RowOrder::*part,
   return nullptr;
 }
 
+/// 0, 1, 2, ...
+static bool isCount(NodeImporter &n, Value value) {
+  if (std::optional<std::vector<int64_t>> known = n.knownInts(value)) {
+    for (auto [i, number] : llvm::enumerate(*known))
+      if (number != static_cast<int64_t>(i))
+        return false;
+    return true;
+  }
+  auto count = strip(value).getDefiningOp<IotaOp>();
+  return count && count.getStart().convertToDouble() == 0 &&
+         count.getStep().convertToDouble() == 1 &&
+         typeOf(count).getDimSize(count.getDim()) ==
+             typeOf(count).getNumElements();
+}
+
 Value onnx::findPlaces(NodeImporter &n, Value indices, Value updates) {
   const RowOrder *order = findOrder(n, &RowOrder::permutation, indices);
-  auto count = strip(updates).getDefiningOp<IotaOp>();
-  if (!order || !count || count.getStart().convertToDouble() != 0 ||
-      count.getStep().convertToDouble() != 1 ||
-      typeOf(count).getDimSize(count.getDim()) !=
-          typeOf(count).getNumElements())
+  if (!order || !isCount(n, updates))
     return {};
   return n.cast(n.reshape(order->places, n.shape(updates)),
                 n.elementOf(updates));
@@ -167,7 +194,15 @@ Value Unsort::rebuild(Operation *op, ArrayRef<unsigned> sorted) {
   return copy->getResult(0);
 }
 
-/// The elements, as a function of the permutation: 0, 1, ... instead of it.
+static bool isSplat(Value value) {
+  auto constant = value.getDefiningOp<ConstantOp>();
+  auto elements = constant ? dyn_cast<DenseElementsAttr>(constant.getValue())
+                           : DenseElementsAttr();
+  return elements && elements.isSplat();
+}
+
+/// The elements, as a function of the permutation alone: 0, 1, ... instead of
+/// it. What else has rows has them in sorted order.
 std::optional<HostTensor> Unsort::evaluate(Value value) const {
   HostTensor result(typeOf(value));
   if (value == order.permutation) {
@@ -176,7 +211,8 @@ std::optional<HostTensor> Unsort::evaluate(Value value) const {
     return result;
   }
   Operation *op = value.getDefiningOp();
-  if (!op || !(isa<ConstantOp, ReshapeOp>(op) || op->hasTrait<Pointwise>()))
+  if (!op ||
+      !(isSplat(value) || isa<ReshapeOp>(op) || op->hasTrait<Pointwise>()))
     return std::nullopt;
   SmallVector<HostTensor> operands, results;
   for (Value operand : op->getOperands()) {
@@ -194,7 +230,7 @@ std::optional<HostTensor> Unsort::evaluate(Value value) const {
 Value Unsort::takeRows(Value from, Value indices) {
   // Row t of the k copies of each row: t / k.
   int64_t sources = typeOf(from).getDimSize(0);
-  if (sources > 0 && rows % sources == 0)
+  if (sources > 0 && rows % sources == 0 && !isSplat(indices))
     if (std::optional<HostTensor> known = evaluate(indices)) {
       int64_t copies = rows / sources;
       bool isRepeat = known->size() == rows;
@@ -219,6 +255,8 @@ Value Unsort::compute(Value value) {
   Operation *op = value.getDefiningOp();
   if (value == order.permutation)
     return n.iota({rows}, n.elementOf(value), 0);
+  if (isSplat(value))
+    return value;
   if (!op || op->getNumResults() != 1 || !hasRows(value))
     return {};
   if (auto gather = dyn_cast<GatherOp>(op))
@@ -241,7 +279,11 @@ Value Unsort::compute(Value value) {
     return n.rank(value) == 2 ? rebuild(op, {0, 2}) : Value();
   if (!op->getNumOperands() || !hasRows(op->getOperand(0)))
     return {};
-  bool suits = isa<ReshapeOp, BroadcastToOp, RmsNormOp, LayerNormOp>(op);
+  // Of one dim a norm folds the rows; a broadcast may add dims in front.
+  bool suits =
+      isa<ReshapeOp>(op) ||
+      (isa<RmsNormOp, LayerNormOp>(op) && n.rank(value) > 1) ||
+      (isa<BroadcastToOp>(op) && n.rank(op->getOperand(0)) == n.rank(value));
   if (auto slice = dyn_cast<SliceOp>(op))
     suits = slice.getStarts()[0] == 0 && slice.getStrides()[0] == 1;
   if (auto transpose = dyn_cast<TransposeOp>(op))

@@ -168,3 +168,59 @@ def test_on_a_gpu(mesh, family, tmp_path):
     with tools.emulated_gpus(2 if mesh else 1):
         ours, _ = case.run(plan)
     assert families.worst_difference(case.compared(ours)) <= 1
+
+
+def sorted_rows(folder, kind):
+    """Rows sorted by id, worked on, and put back; `kind` says what is done between."""
+    random = np.random.default_rng(3)
+    constants = {
+        "all": np.int64([8]), "last": np.int64([-1]), "zeros": np.zeros(8, np.int64), "eight": np.int64(8), "one": np.int64(1),
+        "two": np.float32(2), "places": random.standard_normal((8, 1)).astype(np.float32),
+        "pairs": np.int64([0, 0, 1, 1, 2, 2, 3, 3]),
+    }  # fmt: skip
+    node = helper.make_node
+    between = {
+        "row by row": [node("Mul", ["rows", "two"], ["worked"])],
+        # These know where a row stands among the sorted ones.
+        "by place": [node("Add", ["rows", "places"], ["worked"])],
+        "by place of another": [node("Gather", ["table", "pairs"], ["own"]), node("Add", ["rows", "own"], ["worked"])],
+        "over the rows": [node("CumSum", ["rows", "zero"], ["worked"])],
+    }
+    constants["zero"] = np.int64(0)
+    nodes = [
+        node("TopK", ["ids", "all"], ["sorted", "order"], largest=0),
+        node("Unsqueeze", ["order", "last"], ["tuples"]),
+        node("GatherND", ["x", "tuples"], ["rows"]),
+        *between[kind],
+        node("Range", ["zero", "eight", "one"], ["count"]),
+        node("ScatterND", ["zeros", "tuples", "count"], ["back"]),
+        node("Unsqueeze", ["back", "last"], ["backs"]),
+        node("GatherND", ["worked", "backs"], ["y"]),
+    ]
+    weights = [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    infos = [
+        helper.make_tensor_value_info("ids", TensorProto.INT64, [8]),
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [8, 3]),
+    ]
+    if kind == "by place of another":
+        infos.append(helper.make_tensor_value_info("table", TensorProto.FLOAT, [4, 3]))
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [8, 3])
+    model = folder / "rows.onnx"
+    graph = helper.make_graph(nodes, "g", infos, [y], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), model)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["row by row", "by place", "by place of another", "over the rows"])
+def test_only_work_by_row_loses_its_sort(kind, tmp_path):
+    model = sorted_rows(tmp_path, kind)
+    random = np.random.default_rng(4)
+    inputs = {"ids": np.int64([5, 2, 7, 2, 0, 5, 1, 2]), "x": random.standard_normal((8, 3)).astype(np.float32)}
+    if kind == "by place of another":
+        inputs["table"] = random.standard_normal((4, 3)).astype(np.float32)
+    text = tools.run("dshard-opt", model, "--to=graph").stdout
+    assert ("dshard.gather" in text) == (kind != "row by row")
+    tools.compile_plan(model, tmp_path / "p.dsplan")
+    ours, _ = tools.run_plan(tmp_path / "p.dsplan", inputs, ["y"], tmp_path)
+    theirs = tools.onnxruntime_outputs(model, inputs)["y"]
+    assert tools.largest_difference(ours["y"], theirs) <= tools.tolerance(theirs)

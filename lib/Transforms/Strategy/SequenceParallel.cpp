@@ -266,6 +266,10 @@ static LogicalResult run(func::FuncOp function, MeshAttr mesh) {
     FailureOr<ShardingRule> rule = getShardingRuleOf(op);
     if (failed(rule))
       return WalkResult::interrupt();
+    // Rows of experts are no sequence; their sum ends where the residual stream
+    // is sharded.
+    if (isa<GroupedMatMulOp>(op) && !sequence.get(op->getResult(0)))
+      return WalkResult::advance();
     if (isRowParallel(op, *rule))
       for (Value result : op->getResults())
         if (failed(shardResult(result, sequence, mesh, found)))
