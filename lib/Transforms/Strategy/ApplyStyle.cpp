@@ -180,7 +180,8 @@ FailureOr<SmallVector<AxisRefAttr>> StyleWriter::axesFor(MatMulOp product,
   if (counts.query && counts.query % ranks != 0)
     return emitError(product.getLoc())
            << path << ": " << counts.query
-           << " heads are not divisible by tp=" << ranks
+           << (counts.query == 1 ? " head is" : " heads are")
+           << " not divisible by tp=" << ranks
            << "; choose a tp that divides them";
   int64_t kv = counts.keyValue;
   if (!kv || kv % ranks == 0)
@@ -391,17 +392,25 @@ LogicalResult StyleWriter::applyLinear(const PlanEntry &entry, StringRef path,
     return shardResult(result, columns ? TpLayout{groups} : *entry.out, axes,
                        entry, path);
   }
-  bool isReturnedColumn = columns && isReturned(result);
-  // Packed blocks are not padded.
-  bool mayPad = isReturnedColumn && findParameter(weight);
-  if (isReturnedColumn && !mayPad && isBuiltIn &&
-      !divides(type.getDimSize(outDim), axes)) {
+  // Blocks of a quantised weight are not cut, its columns not padded.
+  bool isPacked = llvm::any_of(
+      findParameterDims(weight, outDim), [](const ParameterDim &parameter) {
+        auto own = cast<RankedTensorType>(parameter.argument.getType());
+        return !isa<FloatType>(own.getElementType());
+      });
+  SmallVector<ParameterDim> along = findParameterDims(weight, weightDim);
+  if (isPacked && isBuiltIn &&
+      (along.empty() ||
+       !divides(cast<RankedTensorType>(along[0].argument.getType())
+                    .getDimSize(along[0].dim),
+                axes))) {
     emitRemark(product.getLoc())
-        << path << ": its " << type.getDimSize(outDim)
-        << " quantised output features are not divisible by " << describe(axes)
-        << "; every rank computes them all";
+        << path << ": " << describe(axes) << " does not divide the "
+        << (columns ? "columns" : "blocks")
+        << " of its quantised weight; every rank computes it whole";
     return success();
   }
+  bool mayPad = columns && isReturned(result) && findParameter(weight);
   if (failed(shardWeight(weight, weightDim, axes, mayPad, entry, path)))
     return failure();
   // A vocabulary that is padded later has no sharding to promise yet.
