@@ -191,9 +191,10 @@ TEST(WeightReader, Scalars) {
 // The value is a function of the seed, the name and the index in the whole
 // stored tensor, so every slice draws its own part.
 TEST(WeightReader, DrawnWeights) {
-  for (DataType type :
-       {DataType::f32, DataType::bf16, DataType::f16, DataType::f64})
+  for (DataType type : {DataType::f32, DataType::bf16, DataType::f16,
+                        DataType::f64, DataType::u8})
     for (uint64_t fanIn : {0, 6}) {
+      bool isByte = type == DataType::u8;
       OneWeight weight;
       weight.type = type;
       weight.fanIn = fanIn;
@@ -202,7 +203,7 @@ TEST(WeightReader, DrawnWeights) {
       RandomStream random(11, "layer.w");
       Array values(type, 40 * 90);
       for (int64_t i = 0; i < 40 * 90; ++i)
-        values.set(i, random.weight(i, fanIn));
+        values.set(i, isByte ? random.byte(i) : random.weight(i, fanIn));
       weight.bytes.assign(static_cast<const char *>(values.data()),
                           40 * 90 * byteSize(type));
       auto plan = weight.plan("/nowhere");
@@ -211,7 +212,8 @@ TEST(WeightReader, DrawnWeights) {
       auto reader = WeightReader::open(*plan, options);
       ASSERT_TRUE(reader.ok()) << reader.status().message();
       checkSlices(weight, **reader, 5, type, 10);
-      checkSlices(weight, **reader, 6, DataType::f32, 5);
+      if (!isByte)
+        checkSlices(weight, **reader, 6, DataType::f32, 5);
     }
   OneWeight integers = someWeight();
   integers.type = DataType::i32;
@@ -229,9 +231,10 @@ TEST(WeightReader, DrawnWeights) {
   }
   request.out = &out;
   request.outType = DataType::i32;
-  EXPECT_EQ((*reader)->loadSlice(request).message(),
-            "weight 'layer.w' is i32: only floating-point weights have random "
-            "values; give the files");
+  EXPECT_EQ(
+      (*reader)->loadSlice(request).message(),
+      "weight 'layer.w' is i32: only floating-point weights and uint8 have "
+      "random values; give the files");
 }
 
 // Constants inside the model's own file are read even when weights are drawn.
