@@ -99,15 +99,23 @@ Value onnx::padOrCrop(NodeImporter &n, Value x, ArrayRef<int64_t> low,
     return x;
   SmallVector<int64_t> starts, sizes(n.shape(x)), ones(n.rank(x), 1), before,
       after;
+  bool cropsPads = false;
   for (auto [size, l, h] : llvm::zip_equal(sizes, low, high)) {
     starts.push_back(std::max<int64_t>(-l, 0));
     size -= starts.back() + std::max<int64_t>(-h, 0);
-    if (size < 0) {
-      n.fail("pads crop more than a dim has");
-      return {};
-    }
+    cropsPads |= size < 0;
     before.push_back(std::max<int64_t>(l, 0));
     after.push_back(std::max<int64_t>(h, 0));
+  }
+  if (cropsPads) {
+    for (auto [size, b, a] : llvm::zip_equal(sizes, before, after)) {
+      size += b + a;
+      if (size < 0) {
+        n.fail("pads crop more than a dim has");
+        return {};
+      }
+    }
+    return n.slice(n.pad(x, before, after, fill), starts, sizes, ones);
   }
   return n.pad(n.slice(x, starts, sizes, ones), before, after, fill);
 }

@@ -27,7 +27,7 @@ def instructions(plan, kind):
     text = tools.run("dshard-plan", "print", plan).stdout
     found = []
     for line in text.splitlines():
-        if re.search(rf"\b{kind}\b", line):
+        if re.search(rf"^\s*\d+: {kind}\(", line):
             found.append({name: int(value) for name, value in re.findall(r"(\w+)\s*=\s*(-?\d+)", line)})
     return found
 
@@ -68,7 +68,8 @@ def test_experts_are_sharded(case, family):
 def mixture(folder, experts, tokens=16, hidden=32, inner=64):
     """A router and one layer of experts, in the batched form; weights are inputs of nobody."""
     random = np.random.default_rng(0)
-    shapes = {"router": (hidden, experts), "up": (experts, inner, hidden), "down": (experts, hidden, inner)}
+    up, down = "experts.up.weight", "experts.down.weight"
+    shapes = {"router": (hidden, experts), up: (experts, inner, hidden), down: (experts, hidden, inner)}
     weights = [
         helper.make_tensor(name, TensorProto.FLOAT, shape, random.standard_normal(shape).astype(np.float32).ravel() / 8)
         for name, shape in shapes.items()
@@ -85,11 +86,11 @@ def mixture(folder, experts, tokens=16, hidden=32, inner=64):
         node("Expand", ["x1", "copied"], ["x2"]),
         node("Reshape", ["x2", "flat"], ["rows"]),
         node("Reshape", ["e", "minus"], ["ids"]),
-        node("Gather", ["up", "ids"], ["ups"], axis=0),
+        node("Gather", [up, "ids"], ["ups"], axis=0),
         node("Unsqueeze", ["rows", "minus"], ["column"]),
         node("MatMul", ["ups", "column"], ["h1"]),
         node("Relu", ["h1"], ["h2"]),
-        node("Gather", ["down", "ids"], ["downs"], axis=0),
+        node("Gather", [down, "ids"], ["downs"], axis=0),
         node("MatMul", ["downs", "h2"], ["y1"]),
         node("Reshape", ["y1", "back"], ["y2"]),
         node("Unsqueeze", ["w", "minus"], ["w1"]),
@@ -117,6 +118,18 @@ def test_work_grows_with_the_chosen_experts_not_with_all(tmp_path):
         assert [p["count"] for p in products] == [experts] * 2
         found.append([(p["m"], p["n"], p["k"]) for p in products])
     assert found[0] == found[1] == [(32, 64, 32), (32, 32, 64)]
+
+
+def test_weights_that_are_called_weight(tmp_path):
+    """A plan names the module, not the tensor."""
+    model, plan = mixture(tmp_path, 4), tmp_path / "p.dsplan"
+    (tmp_path / "plan.json").write_text(json.dumps({"experts.up": "colwise", "experts.down": "rowwise"}))
+    tools.compile_plan(model, plan, "tp=2", {}, f"--tp-plan={tmp_path / 'plan.json'}")
+    assert [(p["m"], p["n"], p["k"]) for p in instructions(plan, "grouped_matmul")] == [(32, 32, 32), (32, 32, 32)]
+    x = np.random.default_rng(1).standard_normal((16, 32)).astype(np.float32)
+    ours, _ = tools.run_plan(plan, {"x": x}, ["y"], tmp_path)
+    theirs = tools.onnxruntime_outputs(model, {"x": x})["y"]
+    assert tools.largest_difference(ours["y"], theirs) <= tools.tolerance(theirs)
 
 
 def test_experts_over_ranks(family, tmp_path):

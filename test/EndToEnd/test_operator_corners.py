@@ -50,6 +50,13 @@ def recurrent(op, gates, directions, activations, clip, **attributes):
 
 X = normal(7, 33)
 CASES = {
+    # One window, and that in the pads alone.
+    "conv_of_pads_alone": (
+        [node("Conv", "x w b", kernel_shape=[1], strides=[3], pads=[2, 0])],
+        dict(x=normal(1, 2, 1)),
+        [constant("w", normal(3, 2, 1)), constant("b", normal(3))],
+        (1, 3, 1),
+    ),
     # A product and the largest of it, rounded apart, must cancel.
     **{
         f"softmax_scaled_after_mask_{name}": (

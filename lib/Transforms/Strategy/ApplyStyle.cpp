@@ -27,6 +27,7 @@ static std::string expertPath(func::FuncOp function, GroupedMatMulOp op) {
     if (auto weight = function.getArgAttrOfType<WeightAttr>(
             argument.getArgNumber(), weightAttrName)) {
       StringRef name = weight.getName().getValue();
+      name.consume_back(".weight");
       if (name.starts_with(path) && name.size() > path.size())
         return name.str();
     }
