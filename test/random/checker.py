@@ -56,7 +56,7 @@ class Verdict:
     where: str = ""  # the pass or the tool
     message: str = ""
     commands: list = dataclasses.field(default_factory=list)
-    ops: set = dataclasses.field(default_factory=set)  # in any of the dumps
+    ops: set = dataclasses.field(default_factory=set)  # in the program or any of the dumps
     features: set = dataclasses.field(default_factory=set)  # of the compiled program
 
     @property
@@ -188,7 +188,7 @@ def compare(program, dumps, folder):
         return Verdict("equal")
     done = run(command)
     ops = set()
-    for _, text in dumps:
+    for text in seen:
         ops |= set(re.findall(r"\bdshard\.(\w+) ", text))
     features = {"a partial accumulator"} if any(re.search(r"dshard\.repeat .*partial = ", text) for _, text in dumps) else set()
     if done.returncode == 0:
