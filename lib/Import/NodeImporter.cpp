@@ -367,6 +367,8 @@ Value NodeImporter::ints(ArrayRef<int64_t> values) {
 }
 
 Value NodeImporter::floats(ArrayRef<double> values, Type element) {
+  if (!failed() && !isa<FloatType>(element))
+    fail("the input must hold floating-point numbers");
   if (failed())
     return {};
   Known known;
