@@ -73,6 +73,8 @@ void onnx::importMaxPool(NodeImporter &n) {
 /// `withPads`.
 static Value countElements(NodeImporter &n, const Window &w, bool withPads,
                            Type element) {
+  if (n.failed())
+    return {};
   SmallVector<double> counts;
   int64_t begin = withPads ? -w.low : 0,
           end = withPads ? w.size + w.high : w.size;

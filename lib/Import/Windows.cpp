@@ -159,6 +159,9 @@ Value onnx::channelsFirst(NodeImporter &n, Value x) {
   return n.transpose(x, permutation);
 }
 
+/// What windows read along one dim, which is listed; 134 MB.
+static constexpr int64_t largestPlaces = int64_t{1} << 24;
+
 Value onnx::openWindows(NodeImporter &n, Value x, ArrayRef<Window> windows,
                         double fill) {
   if (n.failed() || !x)
@@ -166,6 +169,12 @@ Value onnx::openWindows(NodeImporter &n, Value x, ArrayRef<Window> windows,
   // Exactly what the windows reach.
   SmallVector<int64_t> low(n.rank(x), 0), high(n.rank(x), 0);
   for (auto [i, w] : llvm::enumerate(windows)) {
+    if (w.count > largestPlaces / w.kernel) {
+      n.fail(Twine(w.count) + " windows of " + Twine(w.kernel) +
+             " elements in dim " + Twine(2 + i) + " are more than " +
+             Twine(largestPlaces) + " places");
+      return {};
+    }
     low[1 + i] = w.low;
     high[1 + i] = w.reach() - w.low - w.size;
   }
