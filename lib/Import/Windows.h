@@ -40,8 +40,8 @@ Value channelsLast(NodeImporter &n, Value x);
 Value channelsFirst(NodeImporter &n, Value x);
 
 /// [N, D1, D2, ..., C] to [N, count1, kernel1, count2, kernel2, ..., C], where
-/// places outside of x read `fill`. Fails if the windows of a dim read more than
-/// 2^24 places.
+/// places outside of x read `fill`. Fails if the windows of a dim read more
+/// than 2^24 places.
 Value openWindows(NodeImporter &n, Value x, llvm::ArrayRef<Window> windows,
                   double fill);
 
