@@ -206,6 +206,10 @@ void onnx::importLrn(NodeImporter &n) {
   if (n.rank(x) < 2 || size < 1 || size > 65536)
     return n.fail("size is " + Twine(size) + " for an input of " +
                   Twine(n.rank(x)) + " dims");
+  if (n.shape(x)[1] > largestPlaces / size)
+    return n.fail("size " + Twine(size) + " around each of " +
+                  Twine(n.shape(x)[1]) + " channels is more than " +
+                  Twine(largestPlaces) + " places");
   Value wide = a.wide(x), squares = a.mul(wide, wide);
   SmallVector<int64_t> low(n.rank(x), 0), high(n.rank(x), 0);
   low[1] = (size - 1) / 2;

@@ -272,6 +272,13 @@ static Value resize(NodeImporter &n, Value x, ArrayRef<Axis> axes,
     bool cropped = m.coordinates == "tf_crop_and_resize";
     if (axis.result == axis.size && axis.scale == 1.0 && !cropped)
       continue;
+    constexpr int64_t limit = 1 << 20;
+    if (axis.result > limit) {
+      n.fail("a dim of size " + Twine(axis.size) + " becomes " +
+             Twine(axis.result) + "; at most " + Twine(limit) +
+             " are supported");
+      return {};
+    }
     Taps taps = makeTaps(m, axis);
     Value sum;
     for (auto [places, weights] : llvm::zip(taps.places, taps.weights)) {

@@ -159,9 +159,6 @@ Value onnx::channelsFirst(NodeImporter &n, Value x) {
   return n.transpose(x, permutation);
 }
 
-/// What windows read along one dim, which is listed; 134 MB.
-static constexpr int64_t largestPlaces = int64_t{1} << 24;
-
 Value onnx::openWindows(NodeImporter &n, Value x, ArrayRef<Window> windows,
                         double fill) {
   if (n.failed() || !x)

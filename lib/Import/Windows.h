@@ -39,9 +39,12 @@ Value channelsLast(NodeImporter &n, Value x);
 /// Back.
 Value channelsFirst(NodeImporter &n, Value x);
 
+/// What may be listed of a dim: the places that its windows read, 134 MB.
+constexpr int64_t largestPlaces = int64_t{1} << 24;
+
 /// [N, D1, D2, ..., C] to [N, count1, kernel1, count2, kernel2, ..., C], where
 /// places outside of x read `fill`. Fails if the windows of a dim read more
-/// than 2^24 places.
+/// than largestPlaces.
 Value openWindows(NodeImporter &n, Value x, llvm::ArrayRef<Window> windows,
                   double fill);
 
